@@ -42,12 +42,12 @@ export interface LoggingConfig {
 }
 
 export interface ConntrackConfig {
-  /** undefined and 0 = leave the kernel's limit alone. */
-  readonly maxPerCore: number | undefined;
-  readonly min: number | undefined;
-  /** undefined and 0 = leave the kernel's value alone; likewise the other time-outs. */
-  readonly tcpEstablishedTimeout: number | undefined;
-  readonly tcpCloseWaitTimeout: number | undefined;
+  /** 0 = leave the kernel's limit alone. */
+  readonly maxPerCore: number;
+  readonly min: number;
+  /** 0 = leave the kernel's value alone; likewise the other time-outs. */
+  readonly tcpEstablishedTimeout: number;
+  readonly tcpCloseWaitTimeout: number;
   readonly tcpBeLiberal: boolean;
   readonly udpTimeout: number;
   readonly udpStreamTimeout: number;
@@ -97,6 +97,8 @@ export interface ProxyConfig {
   readonly initOnly: boolean;
   /** Path to write the effective document to and exit; empty = do not. */
   readonly writeConfigTo: string;
+  /** The Kubernetes version to report, `v1.36.2` unless `--version=v1.36.2-…` says otherwise. */
+  readonly reportedVersion: string;
   /** Path of the configuration file; empty = flags only. */
   readonly configFile: string;
   /** API server URL, overrides the kubeconfig's; empty = none. */
@@ -135,16 +137,18 @@ export interface ProxyConfig {
   readonly clusterCIDRs: readonly string[];
   /** CIDRs, or `['primary']` (not yet expanded); empty = all local addresses. */
   readonly nodePortAddresses: readonly string[];
-  readonly oomScoreAdj: number | undefined;
+  readonly oomScoreAdj: number;
   readonly conntrack: ConntrackConfig;
   /** Resync interval of the informers. */
   readonly configSyncPeriod: number;
   readonly portRange: string;
   readonly winkernel: WinkernelConfig;
   /** What is shown of both `masqueradeBit`s in the document: the one of the mode not chosen is kept for the round trip. */
-  readonly iptablesMasqueradeBit: number | undefined;
-  readonly nftablesMasqueradeBit: number | undefined;
+  readonly iptablesMasqueradeBit: number;
+  readonly nftablesMasqueradeBit: number;
 
+  /** For the log: what was decided by default, one sentence each. */
+  readonly notices: readonly string[];
   /** For the log: values accepted and then ignored, misread or deprecated; each is one sentence. */
   readonly warnings: readonly string[];
   /** Every flag with the value it has after parsing, sorted by name: for /flagz and `FLAG:` lines. */
