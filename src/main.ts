@@ -1,1 +1,51 @@
-process.stdout.write('pointsman\n');
+/** `pointsman COMMAND …`; flags without a command mean `run`, so that it can stand where kube-proxy stood. */
+import { commands } from './commands/index.ts';
+import { createLog } from './log/log.ts';
+import { versionLine } from './version.ts';
+
+async function main(argv: string[]): Promise<number> {
+  const [first, ...rest] = argv;
+  if (first === undefined || first === 'help' || first === '--help' || first === '-h') {
+    process.stdout.write(overview());
+    return 0;
+  }
+  const flagsOnly = first.startsWith('-');
+  const name = flagsOnly ? 'run' : first;
+  const command = commands.find((candidate) => candidate.name === name);
+  if (command === undefined) {
+    process.stderr.write(`Error: unknown command "${first}"\n\n${overview()}`);
+    return 1;
+  }
+  const { run } = await command.load();
+  return run(flagsOnly ? argv : rest);
+}
+
+function overview(): string {
+  const width = Math.max(...commands.map(({ name }) => name.length));
+  const list = commands.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}\n`).join('');
+  return (
+    `pointsman: a service proxy for Kubernetes nodes. ${versionLine()}\n\n` +
+    `Usage: pointsman COMMAND …, or pointsman [flags] for pointsman run [flags]\n\n${list}\n` +
+    'pointsman COMMAND --help says more about a command.\n'
+  );
+}
+
+/** A defect, not a condition anybody planned for: said once, then the end. Whatever restarts us starts afresh. */
+function endAfterCrash(message: string, err: unknown): void {
+  const stack = err instanceof Error ? err.stack : undefined;
+  createLog().error(message, { err, ...(stack !== undefined && { stack }) });
+  process.exit(1);
+}
+
+/** The kernel drops a signal's default action for the first process of a container, so there we end ourselves. */
+function endOnSignalsAsInit(): void {
+  if (process.pid !== 1) return;
+  const codes = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+  for (const [signal, code] of Object.entries(codes)) process.on(signal, () => process.exit(code));
+}
+
+process.on('uncaughtException', (error) => endAfterCrash('Uncaught exception', error));
+process.on('unhandledRejection', (reason) => endAfterCrash('Unhandled rejection', reason));
+endOnSignalsAsInit();
+// Not only the exit code: a command that has failed may have left sockets or timers behind.
+process.exit(await main(process.argv.slice(2)));

@@ -11,6 +11,13 @@ import { emptyFlagWarnings, fileWarnings, flagWarnings } from './warnings.ts';
 /** Configuration that cannot be used; the message begins with the step that failed, as kube-proxy's does. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
+  /** One sentence each, with its field path; empty if the message says it all. */
+  readonly problems: readonly string[];
+
+  constructor(message: string, options?: ErrorOptions & { readonly problems?: readonly string[] }) {
+    super(message, options);
+    this.problems = options?.problems ?? [];
+  }
 }
 
 export type LoadResult =
@@ -158,7 +165,8 @@ function refuseInvalid(settings: Settings, flags: ParsedFlags): void {
   const problems = [...others, ...logging];
   if (problems.length === 0) return;
   const step = others.length > 0 ? 'failed validate' : 'initialize logging';
-  throw new ConfigError(`${step}: ${problems.length === 1 ? problems[0] : `[${problems.join(', ')}]`}`);
+  const joined = problems.length === 1 ? problems[0] : `[${problems.join(', ')}]`;
+  throw new ConfigError(`${step}: ${joined}`, { problems });
 }
 
 function finish(settings: Settings, flags: ParsedFlags, notices: string[], warnings: string[]): ProxyConfig {

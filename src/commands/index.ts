@@ -1,0 +1,22 @@
+/** Every command of the program. Each is loaded when it is called, so that none pays for another. */
+
+export interface Command {
+  readonly name: string;
+  /** One line for the list of commands. */
+  readonly summary: string;
+  load(): Promise<CommandModule>;
+}
+
+export interface CommandModule {
+  /** Takes what follows the command's name; resolves to the exit code. */
+  readonly run: (argv: string[]) => Promise<number>;
+}
+
+export const commands: readonly Command[] = [
+  {
+    name: 'run',
+    summary: 'run the service proxy on this node, as kube-proxy does',
+    load: () => import('./run.ts'),
+  },
+  { name: 'version', summary: 'print the version', load: () => import('./version.ts') },
+];

@@ -1,0 +1,115 @@
+/** One log entry as one line: klog's text format, or the JSON of Kubernetes' component-base. Pure. */
+
+export type Severity = 'info' | 'warning' | 'error';
+
+export interface Entry {
+  readonly severity: Severity;
+  /** Milliseconds since the epoch, with fractions. */
+  readonly time: number;
+  /** What klog's `file:line` says: here the component that speaks. */
+  readonly caller: string;
+  readonly level: number;
+  readonly message: string;
+  /** Later ones win over earlier ones of the same key. */
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+export type Formatter = (entry: Entry) => string;
+
+const letters: Readonly<Record<Severity, string>> = { info: 'I', warning: 'W', error: 'E' };
+const pid = String(process.pid).padStart(7);
+
+/** `I0102 03:04:05.678901    1234 caller] "message" key="value"`, in local time. A line break in a value stays escaped. */
+export function formatText(entry: Entry): string {
+  const { fields } = entry;
+  let line = `${letters[entry.severity]}${textTime(entry.time)} ${pid} ${entry.caller}] ${quote(entry.message)}`;
+  if ('err' in fields) line += ` err=${textValue(errorText(fields['err']))}`;
+  for (const key in fields) {
+    if (key !== 'err') line += ` ${key}=${textValue(fields[key])}`;
+  }
+  return `${line}\n`;
+}
+
+/** `{"ts":…,"caller":…,"msg":…,"v":0,…}`; an error has no `v`, a warning says so in `severity`. */
+export function formatJSON(entry: Entry): string {
+  const { severity, fields } = entry;
+  const line: Record<string, unknown> = {
+    ts: Math.round(entry.time * 1000) / 1000,
+    caller: entry.caller,
+    msg: entry.message,
+  };
+  if (severity === 'warning') line['severity'] = 'warning';
+  if (severity === 'error') line['err'] = 'err' in fields ? errorText(fields['err']) : undefined;
+  else line['v'] = entry.level;
+  for (const key in fields) {
+    if (!(key in line)) line[key] = key === 'err' ? errorText(fields[key]) : jsonValue(fields[key]);
+  }
+  return `${stringify(line)}\n`;
+}
+
+/** An error with its causes, as far as the message does not name them already: `cannot load x: ENOENT`. */
+export function errorText(error: unknown): string {
+  if (!(error instanceof Error)) return typeof error === 'string' ? error : stringify(error);
+  let text = error.message || error.name;
+  if (error instanceof AggregateError && error.errors.length > 0) {
+    text += ` [${error.errors.map(errorText).join(', ')}]`;
+  }
+  if (error.cause !== undefined && error.cause !== error) {
+    const cause = errorText(error.cause);
+    if (!text.includes(cause)) text += `: ${cause}`;
+  }
+  return text;
+}
+
+function textTime(time: number): string {
+  const date = new Date(time);
+  const micros = Math.floor((time - Math.floor(time / 1000) * 1000) * 1000);
+  return (
+    two(date.getMonth() + 1) +
+    `${two(date.getDate())} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.` +
+    String(micros).padStart(6, '0')
+  );
+}
+
+function textValue(value: unknown): string {
+  switch (typeof value) {
+    case 'string':
+      return quote(value);
+    case 'number':
+    case 'boolean':
+    case 'bigint':
+      return String(value);
+    case 'undefined':
+      return '<nil>';
+    default:
+      if (value === null) return '<nil>';
+      if (value instanceof Error) return quote(errorText(value));
+      return stringify(jsonValue(value));
+  }
+}
+
+function jsonValue(value: unknown): unknown {
+  if (value instanceof Error) return errorText(value);
+  if (value instanceof Map) return Object.fromEntries(value);
+  if (value instanceof Set) return [...value];
+  return value;
+}
+
+function stringify(value: unknown): string {
+  try {
+    return (
+      JSON.stringify(value, (_, item: unknown) => (typeof item === 'bigint' ? String(item) : item)) ?? 'null'
+    );
+  } catch (error) {
+    // A cycle: what is logged must never stop the program.
+    return JSON.stringify(`unprintable: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text);
+}
+
+function two(value: number): string {
+  return value < 10 ? `0${value}` : String(value);
+}
