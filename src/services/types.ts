@@ -35,6 +35,9 @@ export interface Endpoint {
   readonly nodeName: string;
   readonly zone: string;
   readonly pod: string;
+  /** `hints.forZones`, `hints.forNodes`: topology has used them already; explain shows them. */
+  readonly zoneHints?: readonly string[];
+  readonly nodeHints?: readonly string[];
 }
 
 /** What a Service says about one of its ports, for one IP family, checked and canonicalised. */
@@ -51,7 +54,10 @@ export interface ServicePort {
   readonly port: number;
   /** 0 = none */
   readonly nodePort: number;
+  /** Empty where feature gate AllowServiceExternalIPs is off. */
   readonly externalIPs: readonly string[];
+  /** Set where the gate is off and the Service has external IPs: they still count for `Route.hasExternal`. */
+  readonly externalIPsDisabled?: boolean;
   readonly loadBalancerIPs: readonly string[];
   /** Canonical CIDRs, empty = unrestricted. They guard load balancer IPs only. */
   readonly sourceRanges: readonly string[];
@@ -89,6 +95,7 @@ export interface Route {
   /** Frontends that an older service port has: skipped, with a warning. */
   readonly lostFrontends: readonly Frontend[];
   readonly internal: Verdict;
+  /** Same as `internal` where the service port has no external frontend. */
   readonly external: Verdict;
   /** Endpoints of Cluster policy on this node (after topology); sorted by key. Empty if not used. */
   readonly cluster: readonly Endpoint[];
@@ -110,6 +117,13 @@ export interface RoutingTable {
   readonly routes: ReadonlyMap<ServicePortId, Route>;
 }
 
+/** What a health check server for `healthCheckNodePort` answers with. */
+export interface HealthCheck {
+  readonly port: number;
+  /** Distinct addresses of ready endpoints on this node, over all ports of the Service. */
+  readonly localEndpoints: number;
+}
+
 /** One difference between the table applied last and the table now. Neither side missing = changed in place. */
 export interface RouteChange {
   readonly id: ServicePortId;
@@ -121,7 +135,7 @@ export interface RouteChange {
 export interface ChangeSet {
   readonly family: Family;
   readonly changes: readonly RouteChange[];
-  /** Some changed service had a UDP port before or after an endpoint change: conntrack wants cleaning after the sync. */
+  /** Some change is that of a UDP service port (added, removed, other endpoints): conntrack wants cleaning after the sync. */
   readonly udpEndpointsChanged: boolean;
   /** last-change-trigger-time of the slices folded in, milliseconds since the epoch, for network_programming_duration. */
   readonly triggerTimes: readonly number[];
