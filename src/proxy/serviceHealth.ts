@@ -4,15 +4,10 @@
  */
 import type { Server, IncomingMessage, ServerResponse } from 'node:http';
 import type { Family } from '../api/objects.ts';
+import type { HealthCheck } from '../services/types.ts';
 import type { Logger } from '../log/logger.ts';
 import { closeServer, listen, type BindTarget } from './httpListener.ts';
 import { sendJSON } from './httpReply.ts';
-
-/** What one Service wants: `namespace/name` → port and number of addresses of local ready endpoints. */
-export interface ServiceHealthTarget {
-  readonly port: number;
-  readonly localEndpoints: number;
-}
 
 export interface ServiceHealthOptions {
   readonly family: Family;
@@ -93,7 +88,7 @@ export class ServiceHealth {
   }
 
   /** Brings the listeners to `targets`. Resolves when every new port is open or has failed; a failed one is tried again at the next call. */
-  async update(targets: ReadonlyMap<string, ServiceHealthTarget>): Promise<void> {
+  async update(targets: ReadonlyMap<string, HealthCheck>): Promise<void> {
     for (const [key, listener] of this.listeners) {
       if (targets.get(key)?.port === listener.port) continue;
       listener.close();

@@ -1,0 +1,72 @@
+/** Which modes there are, and what the daemon has to know of each before it can use it. A mode's code is loaded on use. */
+import type { Family } from '../api/objects.ts';
+import type { ProxyConfig } from '../config/types.ts';
+import type {
+  Dataplane,
+  DataplaneEvents,
+  DataplaneOptions,
+  DataplaneReport,
+  Mode,
+} from '../dataplane/dataplane.ts';
+import type { Logger } from '../log/logger.ts';
+import type { PacketCounters } from '../metrics/metrics.ts';
+
+export interface DataplaneContext {
+  readonly config: ProxyConfig;
+  readonly options: DataplaneOptions;
+  readonly events: DataplaneEvents;
+  readonly report: (report: DataplaneReport) => void;
+  readonly log: Logger;
+}
+
+export interface ModeSupport {
+  /** Whether the mode can work here for the family. */
+  usable(family: Family): Promise<boolean>;
+  /** Kernel settings that need privileges; all that `--init-only` does besides conntrack's. Throws if one cannot be set. */
+  prepare(context: Omit<DataplaneContext, 'events' | 'report'>): Promise<void>;
+  create(context: DataplaneContext): Promise<Dataplane>;
+  /** Counters in the kernel that show up as metrics. */
+  packetCounters?(): PacketCounters;
+}
+
+const supports: Readonly<Partial<Record<Mode, () => Promise<ModeSupport>>>> = {
+  iptables: async () => (await import('./modes/iptables.ts')).iptablesMode,
+};
+
+/** Throws a sentence if this program has no such mode. */
+export async function loadMode(mode: Mode): Promise<ModeSupport> {
+  const load = supports[mode];
+  if (load === undefined)
+    throw new Error(
+      `proxy mode ${mode} is not part of this version of pointsman; use ${Object.keys(supports).join(' or ')}`,
+    );
+  return load();
+}
+
+/** What a mode leaves in the kernel, and how it is removed. */
+export interface Leftovers {
+  readonly mode: Mode;
+  /** Removes all of the mode's rules, in both families. Throws with everything that went wrong. */
+  remove(log: Logger): Promise<void>;
+}
+
+/** In the order in which `--cleanup` goes through them. */
+export const leftovers: readonly Leftovers[] = [
+  {
+    mode: 'iptables',
+    remove: async (log) => (await import('../dataplane/iptables/cleanup.ts')).cleanup({ log }),
+  },
+  {
+    mode: 'nftables',
+    remove: async (log) => {
+      const { removeTables } = await import('../dataplane/nftables/cleanup.ts');
+      for (const table of removeTables()) log.info('Removed leftovers', { table });
+    },
+  },
+];
+
+/** Whose leftovers a start in `mode` removes: iptables and ipvs mode share chains, and leave each other alone. */
+export function leftoversRemovedBy(mode: Mode): readonly Leftovers[] {
+  const foreign = mode === 'nftables' ? ['iptables', 'ipvs', 'userspace'] : ['nftables'];
+  return leftovers.filter((one) => foreign.includes(one.mode));
+}

@@ -1,0 +1,245 @@
+/**
+ * The proxy of one IP family: events mark what changed, the runner says when, a sync brings the kernel to the routing
+ * table. A dual-stack node has two, which share nothing but health and metrics.
+ */
+import type { EndpointSlice, Family, Service } from '../api/objects.ts';
+import type { ConntrackReconciler } from '../conntrack/reconciler.ts';
+import type { Dataplane } from '../dataplane/dataplane.ts';
+import type { Logger } from '../log/logger.ts';
+import type { FamilyMetrics, Metrics } from '../metrics/metrics.ts';
+import type { RouteTracker } from '../services/routeTracker.ts';
+import type { ChangeSet } from '../services/types.ts';
+import type { ProxyHealth } from './proxyHealth.ts';
+import { Runner, systemClock, type Clock } from './runner.ts';
+import type { ServiceHealth } from './serviceHealth.ts';
+
+const hour = 3_600_000;
+/** Clusters with more endpoints than this get no hourly full sync in iptables mode: it would cost too much. */
+const largeCluster = 1000;
+
+/** Removes connections that lead nowhere after a sync; never rejects. */
+export type ConntrackCleaner = Pick<ConntrackReconciler, 'afterSync' | 'close'>;
+
+export interface FamilyProxyOptions {
+  readonly tracker: RouteTracker;
+  readonly dataplane: Dataplane;
+  readonly conntrack: ConntrackCleaner;
+  /** Addresses of this node and family on which node ports answer, canonical. */
+  readonly localAddresses: () => Iterable<string>;
+  readonly health: ProxyHealth;
+  readonly serviceHealth: ServiceHealth;
+  readonly metrics: Metrics;
+  /** Milliseconds. */
+  readonly minSyncPeriod: number;
+  /** Milliseconds: a failed sync is tried again after this. */
+  readonly syncPeriod: number;
+  /** Called once, after the first successful sync. */
+  readonly firstSync: () => void;
+  readonly log: Logger;
+  readonly clock?: Clock;
+}
+
+export class FamilyProxy {
+  readonly family: Family;
+  private readonly options: FamilyProxyOptions;
+  private readonly metrics: FamilyMetrics;
+  private readonly clock: Clock;
+  private readonly runner: Runner;
+  private servicesSynced = false;
+  private slicesSynced = false;
+  /** Something changed that a sync has to bring into force; asked for when the batch of events ends. */
+  private dirty = false;
+  private full = true;
+  private lastFull = -Infinity;
+  private serviceCIDRs: readonly string[] = [];
+  /** Carried over failed syncs, so that the next good one settles them. */
+  private triggerTimes: number[] = [];
+  /** Flows may hang on to what no sync has told conntrack of: at the start, and after a failed sync. */
+  private conntrackRestart = true;
+  private succeededBefore = false;
+
+  constructor(options: FamilyProxyOptions) {
+    this.options = options;
+    this.family = options.dataplane.family;
+    this.metrics = options.metrics.family(this.family);
+    this.clock = options.clock ?? systemClock;
+    this.runner = new Runner({
+      minInterval: options.minSyncPeriod,
+      retryInterval: options.syncPeriod,
+      maxInterval: hour,
+      run: () => this.sync(),
+      failed: (err) => this.syncFailed(err),
+      clock: this.clock,
+    });
+  }
+
+  /** Starts the loop. Syncs run from the moment on when both Services and EndpointSlices are known. */
+  start(): void {
+    this.options.health.updated(this.family, Date.now());
+    this.metrics.syncRequested(Date.now() / 1000);
+    this.runner.start();
+  }
+
+  /** Stops the loop, the mode's watchers and the listeners; waits for a sync that is on. Rules stay. */
+  async stop(): Promise<void> {
+    this.runner.stop();
+    await this.runner.idle();
+    this.options.serviceHealth.stop();
+    this.options.conntrack.close();
+    await this.options.dataplane.stop();
+  }
+
+  upsertService(service: Service): void {
+    const { tracker, metrics } = this.options;
+    if (tracker.upsertService(service)) this.dirty = true;
+    metrics.serviceEvent(tracker.pendingServiceChanges);
+  }
+
+  deleteService(namespace: string, name: string): void {
+    const { tracker, metrics } = this.options;
+    if (tracker.deleteService(namespace, name)) this.dirty = true;
+    metrics.serviceEvent(tracker.pendingServiceChanges);
+  }
+
+  upsertSlice(slice: EndpointSlice): void {
+    const { tracker, metrics } = this.options;
+    const before = tracker.pendingEndpointChanges;
+    if (tracker.upsertSlice(slice)) this.dirty = true;
+    metrics.endpointEvent(tracker.pendingEndpointChanges !== before);
+  }
+
+  deleteSlice(namespace: string, name: string): void {
+    const { tracker, metrics } = this.options;
+    const before = tracker.pendingEndpointChanges;
+    if (tracker.deleteSlice(namespace, name)) this.dirty = true;
+    metrics.endpointEvent(tracker.pendingEndpointChanges !== before);
+  }
+
+  /** The node's zone decides which endpoints are near, in every route. */
+  setZone(zone: string): void {
+    if (!this.options.tracker.setZone(zone)) return;
+    this.full = true;
+    this.dirty = true;
+  }
+
+  /** `cidrs`: of this family, canonical, sorted. */
+  setServiceCIDRs(cidrs: readonly string[]): void {
+    const known = this.serviceCIDRs;
+    if (cidrs.length === known.length && cidrs.every((cidr, i) => cidr === known[i])) return;
+    this.serviceCIDRs = cidrs;
+    this.dirty = true;
+  }
+
+  setServicesSynced(): void {
+    this.servicesSynced = true;
+    this.openGate();
+  }
+
+  setSlicesSynced(): void {
+    this.slicesSynced = true;
+    this.openGate();
+  }
+
+  /** The events that came together are all in: what they changed goes to the kernel now, in this very turn if it may. */
+  batchEnd(): void {
+    if (!this.dirty || !this.synced) return;
+    this.requested();
+    this.runner.request();
+  }
+
+  /** A full sync at once: the mode found somebody else's hand in its rules. */
+  resync(reason: string): void {
+    this.options.log.info('Full sync asked for', { family: this.family, reason });
+    this.full = true;
+    if (!this.synced) return;
+    this.requested();
+    this.runner.requestNow();
+  }
+
+  private get synced(): boolean {
+    return this.servicesSynced && this.slicesSynced;
+  }
+
+  private openGate(): void {
+    if (!this.synced) return;
+    this.requested();
+    this.runner.requestNow();
+  }
+
+  private requested(): void {
+    this.dirty = false;
+    const now = Date.now();
+    this.options.health.queued(this.family, now);
+    this.metrics.syncRequested(now / 1000);
+  }
+
+  private async sync(): Promise<void> {
+    if (!this.synced) return;
+    const { tracker, dataplane, metrics, log } = this.options;
+    const started = this.clock.now();
+    const full = this.full || this.fullDue(started);
+    this.full = false;
+    const changes = tracker.take();
+    metrics.changesTaken();
+    for (const time of changes.triggerTimes) this.triggerTimes.push(time);
+    let didFull = full;
+    try {
+      const { table } = tracker;
+      const request = { table, changes, serviceCIDRs: this.serviceCIDRs, full };
+      didFull = (await dataplane.sync(request)).full;
+    } catch (error) {
+      // What was taken is not in the kernel: only a full sync brings it there.
+      this.full = true;
+      this.conntrackRestart = true;
+      throw error;
+    } finally {
+      this.metrics.syncAttempted((this.clock.now() - started) / 1000, didFull);
+    }
+    if (didFull) this.lastFull = started;
+    if (log.enabled(2)) {
+      const milliseconds = Math.round((this.clock.now() - started) * 1000) / 1000;
+      const fields = { family: this.family, full: didFull, changes: changes.changes.length };
+      log.info('Sync complete', { ...fields, milliseconds }, 2);
+    }
+    await this.syncSucceeded(changes);
+  }
+
+  private fullDue(now: number): boolean {
+    const { tracker, dataplane } = this.options;
+    if (now - this.lastFull < hour) return false;
+    return dataplane.mode !== 'iptables' || tracker.totalEndpoints <= largeCluster;
+  }
+
+  private async syncSucceeded(changes: ChangeSet): Promise<void> {
+    const { tracker, health, serviceHealth, conntrack, localAddresses } = this.options;
+    const now = Date.now();
+    health.updated(this.family, now);
+    this.metrics.syncSucceeded(now / 1000);
+    for (const time of this.triggerTimes) this.metrics.programmed(Math.max(0, now - time) / 1000);
+    this.triggerTimes.length = 0;
+    const { internal, external } = tracker.noLocalEndpoints;
+    this.metrics.noLocalEndpoints('internal', internal);
+    this.metrics.noLocalEndpoints('external', external);
+    if (!this.succeededBefore) {
+      this.succeededBefore = true;
+      this.options.firstSync();
+    }
+    const { table } = tracker;
+    const restart = this.conntrackRestart;
+    this.conntrackRestart = false;
+    const { serviceCIDRs } = this;
+    await conntrack.afterSync({ table, changes, serviceCIDRs, localAddresses, restart });
+    await serviceHealth.update(tracker.healthChecks());
+  }
+
+  private syncFailed(err: unknown): void {
+    const { log, metrics, syncPeriod } = this.options;
+    this.full = true;
+    metrics.syncFailed(this.family);
+    log.error('Sync failed; the rules of the last good sync stay in force', {
+      family: this.family,
+      retryIn: `${syncPeriod / 1000}s`,
+      err,
+    });
+  }
+}
