@@ -1,5 +1,5 @@
 /** Kernel settings under /proc/sys and /sys, written only where they differ. */
-import { constants, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync, readdirSync, writeSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { Logger } from '../log/logger.ts';
@@ -199,7 +199,12 @@ function readNumber(path: string): number {
 function writeFile(path: string, value: number): void {
   try {
     // Without O_CREAT: a missing file must be an error, never a new file.
-    writeFileSync(path, String(value), { flag: constants.O_WRONLY | constants.O_TRUNC });
+    const fd = openSync(path, constants.O_WRONLY | constants.O_TRUNC);
+    try {
+      writeSync(fd, String(value));
+    } finally {
+      closeSync(fd);
+    }
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new Error(`cannot write ${value} to ${path}: ${reason}`, { cause: error });
