@@ -46,7 +46,8 @@ export function matchingAddresses(cidrs: readonly string[], local: readonly stri
   return [...new Set(local)].filter((ip) => parsed.some((cidr) => cidrContains(cidr, ip)));
 }
 
-function expandPrimary(setting: readonly string[], addresses: NodeAddresses): readonly string[] {
+/** `primary` replaced by the addresses of this node that are known; other settings as they are. */
+export function expandPrimary(setting: readonly string[], addresses: NodeAddresses): readonly string[] {
   if (setting.length !== 1 || setting[0] !== 'primary') return setting;
   const result: string[] = [];
   if (!isLoopback(addresses.IPv4)) result.push(`${addresses.IPv4}/32`);
