@@ -77,7 +77,14 @@ function normalise(argv: readonly string[]): { assignments: Assignment[]; help: 
   for (let i = 0; i < argv.length; i++) {
     const argument = argv[i] ?? '';
     if (argument === '--help' || argument === '-h') return { assignments, help: true };
-    const { name, value } = split(argument, argv.slice(i + 1));
+    // What follows -- is arguments; of those there are none, but empty ones are let pass.
+    if (argument === '--') {
+      refuseArgument(argv.slice(i + 1).find((word) => word !== ''));
+      break;
+    }
+    if (argument === '') continue;
+    if (!argument.startsWith('-') || argument === '-') refuseArgument(argument);
+    const { name, value } = split(argument);
     const spec = specs.get(name.replaceAll('_', '-'));
     if (spec === undefined) throw new UsageError(`unknown flag: --${name}${suggestion(name)}`);
     let text = value;
@@ -100,11 +107,11 @@ function normalise(argv: readonly string[]): { assignments: Assignment[]; help: 
   return { assignments, help: false };
 }
 
-function split(argument: string, rest: readonly string[]): { name: string; value: string | undefined } {
-  if (argument === '--' ? rest.some((word) => word !== '') : !argument.startsWith('-') || argument === '-') {
-    const word = argument === '--' ? rest.find((next) => next !== '') : argument;
-    throw new UsageError(`no arguments are taken, got "${word}"; flags begin with --`);
-  }
+function refuseArgument(word: string | undefined): void {
+  if (word !== undefined) throw new UsageError(`no arguments are taken, got "${word}"; flags begin with --`);
+}
+
+function split(argument: string): { name: string; value: string | undefined } {
   if (argument.startsWith('--')) {
     const equals = argument.indexOf('=');
     if (equals === 2 || argument.startsWith('---')) throw new UsageError(`bad flag syntax: ${argument}`);
