@@ -20,6 +20,7 @@ const cSocket = libc.func('int socket(int domain, int type, int protocol)');
 const cBind = libc.func('int bind(int fd, void *address, uint length)');
 const cGetsockname = libc.func('int getsockname(int fd, void *address, void *length)');
 const cSetsockopt = libc.func('int setsockopt(int fd, int level, int option, void *value, uint length)');
+const cGetsockopt = libc.func('int getsockopt(int fd, int level, int option, void *value, void *length)');
 const cSend = libc.func('long send(int fd, void *bytes, size_t length, int flags)');
 const cRecv = libc.func('long recv(int fd, void *bytes, size_t length, int flags)');
 const cClose = libc.func('int close(int fd)');
@@ -91,6 +92,13 @@ export function socketName(fd: number, address: Uint8Array): void {
 /** setsockopt(2) with raw bytes; returns 0 or the errno (many options may be refused without harm). */
 export function setSocketOption(fd: number, level: number, option: number, value: Uint8Array): number {
   return (cSetsockopt(fd, level, option, value, value.length) as number) < 0 ? koffi.errno() : 0;
+}
+
+/** Fills `value`; returns 0 or the errno. */
+export function getSocketOption(fd: number, level: number, option: number, value: Uint8Array): number {
+  const length = new Uint8Array(4);
+  new DataView(length.buffer).setUint32(0, value.length, true);
+  return (cGetsockopt(fd, level, option, value, length) as number) < 0 ? koffi.errno() : 0;
 }
 
 /** send(2) of the first `length` bytes; returns the number sent, or the negative errno. */

@@ -1,0 +1,99 @@
+/**
+ * Notices within seconds when somebody else changes the rules. A look at the kernel's fingerprint costs microseconds;
+ * only where that has changed, and not by our own commits alone, the rules themselves are read.
+ */
+import type { Fingerprint } from '../../linux/iptables/fingerprint.ts';
+import type { Logger } from '../../log/logger.ts';
+
+export interface DriftMonitorOptions {
+  /** Milliseconds between two looks. */
+  readonly interval: number;
+  readonly fingerprint: Fingerprint;
+  /** Reads the rules; answers what is wrong with them, if anything. */
+  readonly check: () => Promise<string | undefined>;
+  readonly onDrift: (what: string) => void;
+  readonly log: Logger;
+}
+
+/** Reading the rules of a large cluster takes seconds: it may use this share of the time. */
+const checkShare = 1 / 20;
+
+export class DriftMonitor {
+  readonly #options: DriftMonitorOptions;
+  #timer: NodeJS.Timeout | undefined;
+  /** Fingerprint of rules that were found (or made) right. */
+  #verified: string | undefined;
+  #busy = 0;
+  /** Counts syncs, so that a check during which a sync began is not believed. */
+  #epoch = 0;
+  #checking = false;
+  #notBefore = 0;
+  #ready = false;
+
+  constructor(options: DriftMonitorOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    this.#timer ??= setInterval(() => {
+      this.look().catch((error: unknown) =>
+        this.#options.log.error('Cannot check the iptables rules', { err: error }),
+      );
+    }, this.#options.interval).unref();
+  }
+
+  /** Idempotent. */
+  stop(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    this.#options.fingerprint.close();
+  }
+
+  /** To be called before a sync touches the kernel; the answer goes to `end`. */
+  begin(): string | undefined {
+    this.#busy++;
+    this.#epoch++;
+    return this.#options.fingerprint.read();
+  }
+
+  /**
+   * After a sync. `trusted`: what was in the kernel at `before` is known to be right but for what this sync wrote.
+   * @param commits tables committed by the sync; undefined = it failed
+   */
+  end(before: string | undefined, commits: number | undefined, trusted: boolean): void {
+    this.#busy--;
+    this.#ready = commits !== undefined;
+    if (before === undefined || commits === undefined || !(trusted || before === this.#verified)) {
+      this.#verified = undefined;
+      return;
+    }
+    const now = this.#options.fingerprint.read();
+    this.#verified = now === this.#options.fingerprint.after(before, commits) ? now : undefined;
+  }
+
+  /** One look; answers what was wrong. */
+  async look(): Promise<string | undefined> {
+    // Before the first sync and after a failed one there is nothing to compare with: a full sync is due anyway.
+    if (!this.#ready || this.#busy > 0 || this.#checking) return undefined;
+    const seen = this.#options.fingerprint.read();
+    if (seen !== undefined && seen === this.#verified) return undefined;
+    const begun = performance.now();
+    if (begun < this.#notBefore) return undefined;
+    const epoch = this.#epoch;
+    this.#checking = true;
+    try {
+      const wrong = await this.#options.check();
+      if (epoch !== this.#epoch) return undefined;
+      if (wrong === undefined) {
+        this.#verified = seen;
+        const end = performance.now();
+        this.#notBefore = end + (end - begun) / checkShare;
+        return undefined;
+      }
+      this.#options.onDrift(wrong);
+      return wrong;
+    } finally {
+      this.#checking = false;
+    }
+  }
+}

@@ -1,0 +1,360 @@
+/** iptables mode for one family: decides between partial and full syncs, applies documents, watches for other hands. */
+import { Iptables, IptablesError, type IptablesOptions } from '../../linux/iptables/iptables.ts';
+import { openFingerprint, type Fingerprint } from '../../linux/iptables/fingerprint.ts';
+import { listLocalAddresses } from '../../linux/addresses.ts';
+import { AccountingCounters } from '../../linux/netlink/nfacct.ts';
+import { conntrackBeLiberal } from '../../linux/sysctl.ts';
+import type { Logger } from '../../log/logger.ts';
+import type {
+  Dataplane,
+  DataplaneEvents,
+  DataplaneOptions,
+  DataplaneReport,
+  SyncRequest,
+  SyncResult,
+} from '../dataplane.ts';
+import type { RoutingTable } from '../../services/types.ts';
+import type { Actual } from './actual.ts';
+import { DriftMonitor } from './driftMonitor.ts';
+import { fixedDifference, planFull } from './fullPlan.ts';
+import type { Mirror } from './mirror.ts';
+import { canaryChain, filterChains, firewallChain, natChains } from './names.ts';
+import { legacyLimits, nftLimits, planPartial } from './partialPlan.ts';
+import { readActual, readFixed } from './readActual.ts';
+import type { RestoreDocument } from './restoreDocument.ts';
+import type { Rule } from './rule.ts';
+import { invalidPacketsCounter, localhostNodePortsCounter, settingsOf, type Settings } from './settings.ts';
+import { jumps, nodePortTail } from './staticRules.ts';
+
+export interface IptablesDataplaneOptions extends DataplaneOptions {
+  /** As configured; it is in force only for IPv4 and where nodePortAddresses covers loopback. */
+  readonly localhostNodePorts: boolean;
+}
+
+/** What the mode uses of the machine. All but the first three have the real thing as their default. */
+export interface IptablesDependencies {
+  readonly log: Logger;
+  readonly report: (report: DataplaneReport) => void;
+  readonly events: DataplaneEvents;
+  /** Canonical addresses of this node's interfaces. */
+  readonly localAddresses?: () => readonly string[];
+  /** Makes an nfacct counter if it is missing; false = it is not to be had. */
+  readonly ensureCounter?: (name: string) => boolean;
+  readonly tcpBeLiberal?: () => boolean;
+  readonly fingerprint?: (iptables: Iptables) => Fingerprint;
+  readonly iptables?: IptablesOptions;
+  /** Milliseconds between two looks for changes by others; default 4 s. */
+  readonly checkInterval?: number;
+}
+
+const defaultCheckInterval = 4000;
+/** Own chains up to which a check reads all rules; above it, with nft, only the chains that all service ports share. */
+const smallEnoughToRead = 4000;
+
+export class IptablesDataplane implements Dataplane {
+  readonly mode = 'iptables';
+  readonly family: Dataplane['family'];
+  readonly #options: IptablesDataplaneOptions;
+  readonly #deps: IptablesDependencies;
+  readonly #log: Logger;
+  #iptables: Iptables | undefined;
+  #monitor: DriftMonitor | undefined;
+  #counters: AccountingCounters | undefined | 'unavailable';
+  #tcpBeLiberal = false;
+  /** Undefined before the first sync and after a failed one: the next sync is a full one. */
+  #mirror: Mirror | undefined;
+  /** The table of the last good sync; the drift check compares with it. */
+  #table: RoutingTable | undefined;
+  #drift: string | undefined;
+  #skippedLoopback = '';
+
+  constructor(options: IptablesDataplaneOptions, deps: IptablesDependencies) {
+    this.family = options.family;
+    this.#options = options;
+    this.#deps = deps;
+    this.#log = deps.log;
+    // Fails here and not in a sync if the local detector cannot be a rule.
+    this.#settings(false, false);
+  }
+
+  async start(): Promise<void> {
+    const iptables = await Iptables.open(this.family, this.#deps.iptables ?? {});
+    const { features } = iptables;
+    if (!(await iptables.usable())) {
+      throw new Error(
+        `iptables mode cannot work for ${this.family}: table nat cannot be read; install iptables${this.family === 'IPv6' ? ' (ip6tables)' : ''} 1.6.2 or later, and give the process CAP_NET_ADMIN`,
+      );
+    }
+    if (features.restoreWait.length === 0) {
+      this.#log.warn('This iptables cannot wait for the xtables lock; use 1.6.2 or later', {
+        version: features.version,
+      });
+    }
+    this.#log.info('Using iptables', {
+      family: this.family,
+      version: features.version,
+      backend: features.backend,
+    });
+    this.#iptables = iptables;
+    this.#tcpBeLiberal = (this.#deps.tcpBeLiberal ?? conntrackBeLiberal)();
+    for (const table of ['mangle', 'nat', 'filter'] as const) await iptables.ensureChain(table, canaryChain);
+    this.#monitor = new DriftMonitor({
+      interval: this.#deps.checkInterval ?? defaultCheckInterval,
+      fingerprint: (this.#deps.fingerprint ?? (() => openFingerprint(features.backend, this.family)))(
+        iptables,
+      ),
+      check: async () => await this.#check(iptables),
+      onDrift: (what) => {
+        this.#drift = what;
+        this.#deps.events.resync(`iptables rules of ${this.family} were changed by somebody else: ${what}`);
+      },
+      log: this.#log,
+    });
+    this.#monitor.start();
+  }
+
+  async sync(request: SyncRequest): Promise<SyncResult> {
+    const iptables = this.#iptables;
+    const monitor = this.#monitor;
+    if (iptables === undefined || monitor === undefined) throw new Error('iptables mode: sync before start');
+    const mirror = this.#mirror;
+    if (!request.full && mirror !== undefined) {
+      const recovered = await this.#syncPartial(iptables, monitor, mirror, request);
+      if (!recovered) return { full: false };
+    }
+    await this.#syncFull(iptables, monitor, request);
+    return { full: true };
+  }
+
+  stop(): Promise<void> {
+    this.#monitor?.stop();
+    this.#monitor = undefined;
+    if (this.#counters instanceof AccountingCounters) this.#counters.close();
+    this.#counters = undefined;
+    return Promise.resolve();
+  }
+
+  /** One look for changes by others, now; answers what was wrong. */
+  async lookForDrift(): Promise<string | undefined> {
+    return await this.#monitor?.look();
+  }
+
+  /** @returns true if it failed in a way that a full sync, now, may mend: the kernel's rules are not what we thought. */
+  async #syncPartial(
+    iptables: Iptables,
+    monitor: DriftMonitor,
+    mirror: Mirror,
+    request: SyncRequest,
+  ): Promise<boolean> {
+    const limits = iptables.features.backend === 'nft' ? nftLimits : legacyLimits;
+    const plan = planPartial(mirror, request.changes, this.#tail(mirror.settings), limits);
+    const before = monitor.begin();
+    const written = { filter: 0, nat: 0 };
+    let commits: number | undefined;
+    try {
+      let count = 0;
+      for (const document of plan.documents) {
+        await iptables.restore(document.text);
+        count += commitsOf(document);
+        written.filter += document.filter;
+        written.nat += document.nat;
+      }
+      commits = count;
+      plan.apply();
+      this.#table = request.table;
+      this.#reportRules(mirror, written);
+      return false;
+    } catch (error) {
+      this.#mirror = undefined;
+      this.#deps.report({ kind: 'iptablesRestoreFailure', partial: true });
+      if (!(error instanceof IptablesError) || error.lockHeld) throw error;
+      this.#log.error('A partial sync failed; comparing all rules with the kernel now', {
+        family: this.family,
+        err: error,
+      });
+      return true;
+    } finally {
+      monitor.end(before, commits, false);
+    }
+  }
+
+  async #syncFull(iptables: Iptables, monitor: DriftMonitor, request: SyncRequest): Promise<void> {
+    this.#mirror = undefined;
+    const settings = this.#settings(
+      this.#ensureCounter(invalidPacketsCounter),
+      this.#ensureCounter(localhostNodePortsCounter),
+    );
+    const tail = this.#tail(settings);
+    const limits = iptables.features.backend === 'nft' ? nftLimits : legacyLimits;
+    const before = monitor.begin();
+    let commits: number | undefined;
+    try {
+      let count = (await iptables.ensureChain('mangle', canaryChain)) ? 1 : 0;
+      const actual = await this.#readActual(iptables);
+      if (actual === undefined) await this.#makeJumps(iptables);
+      const plan = planFull(actual, request.table, settings, tail, limits);
+      const written = { filter: 0, nat: 0 };
+      for (;;) {
+        const step = plan.next();
+        if (step.done === true) {
+          this.#mirror = step.value;
+          break;
+        }
+        if (step.value === undefined) {
+          await new Promise((resolve) => setImmediate(resolve));
+          continue;
+        }
+        count += await this.#apply(iptables, step.value);
+        written.filter += step.value.filter;
+        written.nat += step.value.nat;
+      }
+      commits = actual === undefined ? undefined : count;
+      this.#table = request.table;
+      this.#reportRules(this.#mirror, written);
+      if (this.#drift !== undefined) {
+        this.#deps.report({ kind: 'repaired', what: this.#drift });
+        this.#log.info('Put back iptables rules that somebody else had changed', {
+          family: this.family,
+          what: this.#drift,
+        });
+        this.#drift = undefined;
+      }
+    } catch (error) {
+      this.#mirror = undefined;
+      if (error instanceof IptablesError)
+        this.#deps.report({ kind: 'iptablesRestoreFailure', partial: false });
+      throw error;
+    } finally {
+      monitor.end(before, commits, true);
+    }
+  }
+
+  async #apply(iptables: Iptables, document: RestoreDocument): Promise<number> {
+    this.#log.info(
+      'Writing iptables rules',
+      { family: this.family, kind: document.kind, what: document.what },
+      2,
+    );
+    try {
+      await iptables.restore(document.text);
+    } catch (error) {
+      if (document.kind !== 'stale') throw error;
+      // Nothing of ours refers to these chains, so packets are handled right; somebody else's rule may refer to one.
+      this.#log.error('Cannot remove chains that are no longer used', { family: this.family, err: error });
+      return 0;
+    }
+    return commitsOf(document);
+  }
+
+  /** Undefined if the rules cannot be read: then everything is written, and nothing stale removed. */
+  async #readActual(iptables: Iptables): Promise<Actual | undefined> {
+    try {
+      return await readActual(iptables);
+    } catch (error) {
+      this.#log.error(
+        'Cannot read the iptables rules; writing all of them, and removing none that are stale',
+        {
+          family: this.family,
+          err: error,
+        },
+      );
+      return undefined;
+    }
+  }
+
+  /** By direct commands, for a kernel whose rules cannot be read. */
+  async #makeJumps(iptables: Iptables): Promise<void> {
+    for (const chain of [...filterChains, firewallChain, canaryChain])
+      await iptables.ensureChain('filter', chain);
+    for (const chain of [...natChains, canaryChain]) await iptables.ensureChain('nat', chain);
+    for (const jump of jumps) {
+      await iptables.ensureRule(jump.table, jump.from, [...jump.match, '-j', jump.to]);
+    }
+  }
+
+  /** Compares the kernel with the last good sync; answers the first difference. */
+  async #check(iptables: Iptables): Promise<string | undefined> {
+    const mirror = this.#mirror;
+    const table = this.#table;
+    if (mirror === undefined || table === undefined) return undefined;
+    if (!(await iptables.chainExists('mangle', canaryChain))) return `chain ${canaryChain} of mangle missing`;
+    const tail = this.#tail(mirror.settings);
+    if (iptables.features.backend === 'nft' && mirror.nat > smallEnoughToRead * 3) {
+      return fixedDifference(await readFixed(iptables), table, mirror.settings, tail);
+    }
+    const plan = planFull(await readActual(iptables), table, mirror.settings, tail, nftLimits, mirror);
+    for (let step = plan.next(); step.done !== true; step = plan.next()) {
+      if (step.value === undefined) await new Promise((resolve) => setImmediate(resolve));
+      else if (step.value.kind !== 'stale') return step.value.what;
+    }
+    return undefined;
+  }
+
+  #settings(countInvalid: boolean, countLocalhost: boolean): Settings {
+    return settingsOf(this.#options, {
+      tcpBeLiberal: this.#tcpBeLiberal,
+      randomFully: this.#iptables?.features.randomFully ?? false,
+      countInvalid,
+      countLocalhost,
+    });
+  }
+
+  #tail(settings: Settings): readonly Rule[] {
+    let addresses: readonly string[] = [];
+    try {
+      addresses = (this.#deps.localAddresses ?? ownAddresses)();
+    } catch (error) {
+      this.#log.error("Cannot list this node's addresses; node ports of single addresses do not answer", {
+        family: this.family,
+        err: error,
+      });
+    }
+    const { rules, skipped } = nodePortTail(settings, addresses);
+    const said = skipped.join(' ');
+    if (said !== '' && said !== this.#skippedLoopback) {
+      this.#log.error('Node ports cannot answer on loopback addresses here; they are skipped', {
+        addresses: said,
+      });
+    }
+    this.#skippedLoopback = said;
+    return rules;
+  }
+
+  #ensureCounter(name: string): boolean {
+    if (this.#deps.ensureCounter !== undefined) return this.#deps.ensureCounter(name);
+    try {
+      if (this.#counters === undefined) {
+        const counters = new AccountingCounters();
+        this.#counters = counters.probe() ? counters : 'unavailable';
+        if (this.#counters === 'unavailable') {
+          counters.close();
+          this.#log.info('nfacct counters are not available; rules go without them', { family: this.family });
+        }
+      }
+      if (this.#counters === 'unavailable') return false;
+      this.#counters.ensure(name);
+      return true;
+    } catch (error) {
+      this.#log.error('Cannot make an nfacct counter; rules go without it', { counter: name, err: error });
+      return false;
+    }
+  }
+
+  #reportRules(mirror: Mirror, written: { filter: number; nat: number }): void {
+    this.#deps.report({ kind: 'iptablesRules', table: 'filter', total: mirror.filter, last: written.filter });
+    this.#deps.report({ kind: 'iptablesRules', table: 'nat', total: mirror.nat, last: written.nat });
+  }
+}
+
+function ownAddresses(): readonly string[] {
+  return listLocalAddresses().map((entry) => entry.address);
+}
+
+/** How many commits the kernel sees: one for each section. A streamed document is one section. */
+function commitsOf(document: RestoreDocument): number {
+  if (typeof document.text !== 'string') return 1;
+  let count = 0;
+  for (let at = document.text.indexOf('COMMIT\n'); at >= 0; at = document.text.indexOf('COMMIT\n', at + 7))
+    count++;
+  return count;
+}
