@@ -200,9 +200,7 @@ export class RouteTracker {
     this.#zoneChanged = false;
     this.#pendingServices = 0;
     this.#pendingEndpoints = 0;
-    const udpEndpointsChanged = changes.some(
-      ({ before, after }) => (after ?? before)?.port.protocol === 'UDP',
-    );
+    const udpEndpointsChanged = changes.some(movesUdpFlows);
     return { family: this.#options.family, changes, udpEndpointsChanged, triggerTimes };
   }
 
@@ -285,4 +283,14 @@ export class RouteTracker {
   #report(what: string, problems: readonly Problem[]): void {
     this.#problems.replace(`${this.#options.family} ${what}`, problems);
   }
+}
+
+/** UDP flows may be on record (conntrack) that would go elsewhere now. */
+function movesUdpFlows({ before, after }: RouteChange): boolean {
+  if ((after ?? before)?.port.protocol !== 'UDP') return false;
+  return (
+    before?.endpoints !== after?.endpoints ||
+    before?.reachable !== after?.reachable ||
+    before?.frontends !== after?.frontends
+  );
 }

@@ -103,7 +103,8 @@ export function servicePorts(
     internalPolicyLocal: service.internalTrafficPolicy === 'Local',
     externalPolicyLocal,
     healthCheckNodePort,
-    creationTimestamp: service.meta.creationTimestamp,
+    // Must order: NaN would make claims depend on who came first.
+    creationTimestamp: Number.isFinite(service.meta.creationTimestamp) ? service.meta.creationTimestamp : 0,
   };
 
   const result: ServicePort[] = [];
