@@ -18,5 +18,10 @@ export const commands: readonly Command[] = [
     summary: 'run the service proxy on this node, as kube-proxy does',
     load: () => import('./run.ts'),
   },
+  {
+    name: 'lab',
+    summary: 'a small cluster on this machine: to try things, and to play scenario files',
+    load: () => import('./lab.ts'),
+  },
   { name: 'version', summary: 'print the version', load: () => import('./version.ts') },
 ];

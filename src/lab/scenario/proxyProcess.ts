@@ -1,0 +1,79 @@
+/** The program under test on one node: started as a user would start it, with a configuration file of its own. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { createWriteStream, readFileSync, writeFileSync } from 'node:fs';
+import type { Namespaces } from '../net/namespaces.ts';
+
+export interface ProxyOptions {
+  readonly namespaces: Namespaces;
+  readonly node: string;
+  /** `{config}` and `{node}` in it are replaced; see `ownProxyCommand`. */
+  readonly command: readonly string[];
+  readonly configFile: string;
+  readonly logFile: string;
+  readonly env: NodeJS.ProcessEnv;
+}
+
+/** How this very program is started as `pointsman run`: from its bundle, or from source with tsx. */
+export function ownProxyCommand(): string[] {
+  const program = process.env['POINTSMAN_PROGRAM'];
+  const start = program === undefined ? [...process.execArgv, process.argv[1] ?? ''] : [program];
+  return [process.execPath, ...start, 'run', '--config', '{config}'];
+}
+
+export class ProxyProcess {
+  private readonly options: ProxyOptions;
+  private child: ChildProcess | undefined;
+  private ended: Promise<void> = Promise.resolve();
+
+  constructor(options: ProxyOptions) {
+    this.options = options;
+    writeFileSync(options.logFile, '');
+  }
+
+  get running(): boolean {
+    return this.child !== undefined;
+  }
+
+  get pid(): number | undefined {
+    return this.child?.pid;
+  }
+
+  start(): void {
+    if (this.child !== undefined) return;
+    const { namespaces, node, command, configFile, logFile, env } = this.options;
+    const argv = command.map((word) => word.replaceAll('{config}', configFile).replaceAll('{node}', node));
+    const [program = '', ...rest] = namespaces.command(node, argv);
+    const log = createWriteStream(logFile, { flags: 'a' });
+    const child = spawn(program, rest, { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    child.stdout.pipe(log, { end: false });
+    child.stderr.pipe(log, { end: false });
+    this.child = child;
+    this.ended = new Promise((resolve) => {
+      const end = (): void => {
+        if (this.child === child) this.child = undefined;
+        log.end();
+        resolve();
+      };
+      child.once('close', end);
+      child.once('error', (error) => {
+        log.write(`${String(error)}\n`);
+        end();
+      });
+    });
+  }
+
+  /** Sends the signal and waits for the end; a process that outlives `patience` ms is killed. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM', patience = 10_000): Promise<void> {
+    const child = this.child;
+    if (child === undefined) return;
+    child.kill(signal);
+    const timer = setTimeout(() => child.kill('SIGKILL'), patience);
+    await this.ended;
+    clearTimeout(timer);
+  }
+
+  /** The last lines it wrote. */
+  lastWords(lines = 12): string {
+    return readFileSync(this.options.logFile, 'utf8').trimEnd().split('\n').slice(-lines).join('\n');
+  }
+}

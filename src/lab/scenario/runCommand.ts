@@ -1,0 +1,111 @@
+/** `pointsman lab run FILE…`: plays scenario files and compares them with their recorded truth. */
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { sweepNamespaces } from '../net/namespaces.ts';
+import type { IptablesVariant } from './iptablesVariant.ts';
+import type { ApiKind } from './labApi.ts';
+import { readScenario } from './parse.ts';
+import { ownProxyCommand } from './proxyProcess.ts';
+import { resultLines, stepLines } from './report.ts';
+import { playScenario, type ScenarioResult } from './runner.ts';
+import type { Scenario, Truth } from './types.ts';
+
+interface Flags {
+  readonly mode: string;
+  readonly truth?: string;
+  readonly rules?: string;
+  readonly json?: true;
+  readonly timeFactor: number;
+  readonly proxy?: string;
+  readonly iptables?: IptablesVariant;
+  readonly api: ApiKind;
+  readonly keep?: true;
+  readonly quiet?: true;
+}
+
+/** The command line of another proxy, split at spaces; quotes keep words together. */
+export function splitCommand(text: string): string[] {
+  return (text.match(/"[^"]*"|'[^']*'|\S+/g) ?? []).map((word) => word.replace(/^(["'])(.*)\1$/, '$2'));
+}
+
+function factor(text: string): number {
+  const value = Number(text);
+  if (!(value > 0)) throw new InvalidArgumentError('a positive number is needed');
+  return value;
+}
+
+export function loadTruth(directory: string, scenario: string, mode: string): Truth | undefined {
+  const file = join(directory, `${scenario}.${mode}.json`);
+  return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Truth) : undefined;
+}
+
+export function loadRules(directory: string, scenario: Scenario, mode: string): string | undefined {
+  const file = join(directory, `${scenario.name}.${mode}.rules.txt`);
+  return scenario.dump && existsSync(file) ? readFileSync(file, 'utf8') : undefined;
+}
+
+async function keepUp(name: string, prefix: string): Promise<void> {
+  process.stderr.write(`${name} stays up; its namespaces are ${prefix}*. Ctrl-C ends it.\n`);
+  await new Promise(() => setInterval(() => undefined, 60_000));
+}
+
+async function runFiles(files: readonly string[], flags: Flags): Promise<number> {
+  sweepNamespaces();
+  const say = (line: string): void => {
+    if (flags.json === undefined) process.stdout.write(`${line}\n`);
+  };
+  const results: ScenarioResult[] = [];
+  for (const file of files) {
+    const scenario = readScenario(file);
+    for (const remark of scenario.remarks) process.stderr.write(`${file}: ${remark}\n`);
+    if (scenario.modes !== undefined && !scenario.modes.includes(flags.mode)) {
+      say(`${scenario.name} (${flags.mode}): not for this mode`);
+      continue;
+    }
+    say(`${scenario.name}: ${scenario.description}`);
+    const result = await playScenario(scenario, {
+      mode: flags.mode,
+      proxyCommand: flags.proxy === undefined ? ownProxyCommand() : splitCommand(flags.proxy),
+      iptables: flags.iptables,
+      api: flags.api,
+      timeFactor: flags.timeFactor,
+      truth: loadTruth(flags.truth ?? join(dirname(file), 'truth'), scenario.name, flags.mode),
+      rules: loadRules(flags.rules ?? join(dirname(file), 'rules'), scenario, flags.mode),
+      onStep: (step) => {
+        if (flags.quiet === undefined || step.verdict === 'differs') stepLines(step).forEach(say);
+      },
+      ...(flags.keep === undefined
+        ? {}
+        : { beforeClose: (cluster) => keepUp(scenario.name, cluster.network.namespaces.prefix) }),
+    });
+    results.push(result);
+    resultLines(result).forEach(say);
+    say('');
+  }
+  const agreed = results.filter((result) => result.agreed).length;
+  say(`${agreed} of ${results.length} scenarios agree`);
+  if (flags.json === true) process.stdout.write(`${JSON.stringify(results, null, 2)}\n`);
+  return agreed === results.length ? 0 : 1;
+}
+
+export function runCommand(setExit: (code: number) => void): Command {
+  return new Command('run')
+    .description('play scenario files and compare what clients see with the recorded truth')
+    .argument('<file...>', 'scenario files')
+    .option('--mode <mode>', 'proxy mode', 'iptables')
+    .option('--truth <dir>', 'recorded truth (default: truth/ beside the file)')
+    .option('--rules <dir>', 'recorded rule sets (default: rules/ beside the file)')
+    .option('--json', 'print results as JSON')
+    .option('--quiet', 'print only what differs')
+    .option('--time-factor <n>', 'multiplies every time-out, for slow machines', factor, 1)
+    .option('--proxy <command>', 'another proxy: its command line, with {config} and {node} in it')
+    .addOption(new Option('--iptables <variant>', 'which iptables').choices(['nft', 'legacy']))
+    .addOption(
+      new Option('--api <kind>', 'API server: the whole one over TLS, or a small plain one')
+        .choices(['full', 'plain'])
+        .default('full'),
+    )
+    .option('--keep', "keep the first scenario's cluster up at its end")
+    .action(async (files: string[], flags: Flags) => setExit(await runFiles(files, flags)));
+}
