@@ -6,19 +6,22 @@ cd "$(dirname "$0")/.."
 
 say() { printf 'pointsman: %s\n' "$*" >&2; }
 
-# An output that is missing or older than a source (a directory counts: files may have been removed) is stale.
+# stale OUTPUT SOURCE...: the output is missing or older than a source (a directory counts: files may have been removed).
 stale() {
   output=$1
   shift
   [ ! -e "$output" ] || [ -n "$(find "$@" -newer "$output" -print -quit)" ]
 }
 
+packages_stale() { stale node_modules/.package-lock.json package-lock.json; }
+build_stale() { stale dist/main.js src package.json scripts/build.mjs; }
+
 # quietly WHAT COMMAND...
 quietly() {
   what=$1
   shift
   output=$(mktemp)
-  if "$@" >"$output" 2>&1; then
+  if "$@" >"$output" 2>&1 9>&-; then
     rm -f "$output"
   else
     code=$?
@@ -29,26 +32,27 @@ quietly() {
   fi
 }
 
-# The lock outlives no process: the kernel drops it with the last holder of the descriptor.
+packages_stale || build_stale || exit 0
+
+# The kernel drops the lock with the process that holds it, however that ends.
 exec 9>.prepare.lock
 if ! flock -n 9; then
-  say 'another start is preparing the program, waiting for it'
+  say 'another start is preparing the program: waiting for it'
   flock 9
 fi
 
-if stale node_modules/.package-lock.json package-lock.json; then
-  command -v npm >/dev/null || { say 'npm is needed to fetch packages; Debian: apt-get install npm'; exit 1; }
-  say 'fetching npm packages (first start, or package-lock.json changed) …'
-  quietly 'npm ci' npm ci --no-audit --no-fund 9>&-
-  # npm keeps an unchanged file's time.
+if packages_stale; then
+  command -v npm >/dev/null || { say 'npm is needed to fetch packages; it comes with Node.js'; exit 1; }
+  say 'fetching npm packages (first start, or package-lock.json changed) ...'
+  quietly 'npm ci' npm ci --no-audit --no-fund
   touch node_modules/.package-lock.json
 fi
 
-if stale dist/main.js src package.json scripts/build.mjs; then
-  say 'building dist …'
+if build_stale; then
+  say 'building ...'
+  # What is edited while the build runs has to count as newer than the build.
   started=$(mktemp)
-  quietly 'the build' node scripts/build.mjs 9>&-
-  # What was edited while the build ran is newer than the build.
+  quietly 'the build' node scripts/build.mjs
   touch -r "$started" dist/main.js
   rm -f "$started"
 fi

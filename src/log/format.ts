@@ -62,12 +62,12 @@ export function errorText(error: unknown): string {
 }
 
 function textTime(time: number): string {
-  const date = new Date(time);
-  const micros = Math.floor((time - Math.floor(time / 1000) * 1000) * 1000);
+  const micros = Math.round(time * 1000);
+  const date = new Date(Math.floor(micros / 1000));
   return (
     two(date.getMonth() + 1) +
     `${two(date.getDate())} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.` +
-    String(micros).padStart(6, '0')
+    String(micros % 1e6).padStart(6, '0')
   );
 }
 

@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { commands } from '../../src/commands/index.ts';
+import { decodeFile } from '../../src/config/file.ts';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'pointsman-main-'));
+after(() => rmSync(folder, { recursive: true }));
+
+function pointsman(...argv: string[]): { status: number | null; stdout: string; stderr: string } {
+  return spawnSync(process.execPath, ['--import', 'tsx', 'src/main.ts', ...argv], {
+    cwd: root,
+    encoding: 'utf8',
+  });
+}
+
+test('without arguments, and with --help, it lists every command', () => {
+  for (const argv of [[], ['--help'], ['help']]) {
+    const { status, stdout, stderr } = pointsman(...argv);
+    assert.deepEqual([status, stderr], [0, '']);
+    for (const { name, summary } of commands)
+      assert.match(stdout, new RegExp(`^  ${name} +${summary}$`, 'm'));
+  }
+});
+
+test('flags without a command are run', () => {
+  assert.equal(pointsman('--version').stdout, pointsman('run', '--version').stdout);
+  assert.match(pointsman('--version').stdout, /^Kubernetes v1\.36\.2 \(pointsman v/);
+});
+
+test('an unknown command and an unknown flag end with 1 and a hint on stderr', () => {
+  const command = pointsman('walk');
+  assert.deepEqual([command.status, command.stdout], [1, '']);
+  assert.match(command.stderr, /^Error: unknown command "walk"\n/);
+  const flag = pointsman('--nope');
+  assert.deepEqual([flag.status, flag.stdout], [1, '']);
+  assert.equal(
+    flag.stderr,
+    'Error: unknown flag: --nope\n\nUsage: pointsman run [flags]\nAll flags: pointsman run --help\n',
+  );
+});
+
+test('bad configuration ends with 1, every problem on its line, and command failed', () => {
+  const { status, stderr } = pointsman('--proxy-mode=x', '--oom-score-adj=3000');
+  assert.equal(status, 1);
+  const lines = stderr.trimEnd().split('\n');
+  assert.equal(lines.length, 3, stderr);
+  assert.match(
+    lines[0] ?? '',
+    /^E.*"Configuration problem" problem="KubeProxyConfiguration\.Mode\.ProxyMode: /,
+  );
+  assert.match(lines[1] ?? '', /"Configuration problem" problem=".*OOMScoreAdj: /);
+  assert.match(lines[2] ?? '', /^E\d{4} .*\] "command failed" err="failed validate: \[/);
+});
+
+test('--write-config-to writes a document that is read back, and ends with 0', () => {
+  const path = join(folder, 'out.yaml');
+  const { status, stderr } = pointsman(
+    '--write-config-to',
+    path,
+    '--proxy-mode=nftables',
+    '-v1',
+    '--healthz-port=10256',
+  );
+  assert.equal(status, 0, stderr);
+  const { document, strictErrors } = decodeFile(readFileSync(path, 'utf8'));
+  assert.deepEqual(strictErrors, []);
+  assert.deepEqual([document.mode, document.nftables?.minSyncPeriod], ['nftables', 0]);
+  assert.match(stderr, /^Flag --healthz-port has been deprecated, use --healthz-bind-address\n/);
+  assert.match(stderr, /"FLAG: --proxy-mode=\\"nftables\\""/);
+  const failed = pointsman('--write-config-to', join(folder, 'none/out.yaml'));
+  assert.equal(failed.status, 1);
+  assert.match(failed.stderr, /"Error running ProxyServer" err="ENOENT.*\n.*"command failed" err="ENOENT/);
+});
