@@ -483,7 +483,7 @@ export const flagTable = [
   {
     name: 'drift-check-period',
     kind: 'duration',
-    default: '10s',
+    default: '4s',
     group: extra,
     withFile: true,
     help: 'how often iptables and ipvs mode look for such changes',

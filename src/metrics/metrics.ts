@@ -5,7 +5,6 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { Family } from '../api/objects.ts';
 import type { DataplaneReport, Mode } from '../dataplane/dataplane.ts';
-import type { Problem } from '../services/types.ts';
 import { programmingBuckets, syncBuckets } from './buckets.ts';
 
 /** Packet counters that live in the kernel; undefined = not there, and the metric is left out. */
@@ -59,7 +58,7 @@ export class Metrics {
   private readonly nftablesCleanupFailures: Counter<'ip_family'> | undefined;
   private readonly conntrackDuration: Histogram<'ip_family'>;
   private readonly conntrackDeleted: Counter<'ip_family'>;
-  private readonly skipped: Counter<'reason'>;
+  private readonly skippedObjects: Counter<'reason'>;
   private readonly syncFailures: Counter<'ip_family'>;
   private readonly repairs: Counter<'ip_family'>;
 
@@ -173,7 +172,7 @@ export class Metrics {
       'Cumulative conntrack entries deleted',
       ['ip_family'],
     );
-    this.skipped = new Counter({
+    this.skippedObjects = new Counter({
       name: 'pointsman_skipped_objects_total',
       help: 'Objects and parts of objects that were skipped because they are not usable, by reason.',
       labelNames: ['reason'],
@@ -237,8 +236,9 @@ export class Metrics {
     (probe === 'healthz' ? this.healthz : this.livez).inc({ code: String(status) });
   }
 
-  problem(problem: Problem): void {
-    this.skipped.inc({ reason: problem.reason });
+  /** An object or a part of one was left out. */
+  skipped(reason: string): void {
+    this.skippedObjects.inc({ reason });
   }
 
   syncFailed(family: Family): void {

@@ -149,7 +149,7 @@ export class FamilyProxy {
 
   /** A full sync at once: the mode found somebody else's hand in its rules. */
   resync(reason: string): void {
-    this.options.log.info('Full sync asked for', { family: this.family, reason });
+    this.options.log.info('Full sync asked for', { reason });
     this.full = true;
     if (!this.synced) return;
     this.requested();
@@ -198,8 +198,8 @@ export class FamilyProxy {
     if (didFull) this.lastFull = started;
     if (log.enabled(2)) {
       const milliseconds = Math.round((this.clock.now() - started) * 1000) / 1000;
-      const fields = { family: this.family, full: didFull, changes: changes.changes.length };
-      log.info('Sync complete', { ...fields, milliseconds }, 2);
+      const fields = { full: didFull, changes: changes.changes.length, milliseconds };
+      log.info('Sync complete', fields, 2);
     }
     await this.syncSucceeded(changes);
   }
@@ -237,7 +237,6 @@ export class FamilyProxy {
     this.full = true;
     metrics.syncFailed(this.family);
     log.error('Sync failed; the rules of the last good sync stay in force', {
-      family: this.family,
       retryIn: `${syncPeriod / 1000}s`,
       err,
     });

@@ -66,7 +66,7 @@ const defaults: Record<FlagName, unknown> = {
   'service-counters': false,
   'nftables-localhost-nodeports': false,
   'repair-drift': true,
-  'drift-check-period': 10_000,
+  'drift-check-period': 4000,
 };
 
 test('every flag has the default of the reference', () => {

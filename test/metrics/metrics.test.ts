@@ -141,7 +141,7 @@ test('buckets', () => {
 
 test('problems are counted by reason', async () => {
   const metrics = new Metrics({ mode: 'iptables' });
-  metrics.problem({ object: 'Service a/b', field: 'x', message: 'm', reason: 'invalid_address' });
+  metrics.skipped('invalid_address');
   assert.match(
     await expose(metrics.registry),
     /^pointsman_skipped_objects_total\{reason="invalid_address"\} 1$/m,
@@ -168,6 +168,6 @@ test('numbers and labels are spelled as the format wants', async () => {
   assert.equal(formatValue(Infinity), '+Inf');
   assert.equal(formatValue(NaN), 'NaN');
   const metrics = new Metrics({ mode: 'iptables' });
-  metrics.problem({ object: '', field: '', message: '', reason: 'a"b\\c\nd' });
+  metrics.skipped('a"b\\c\nd');
   assert.ok((await expose(metrics.registry)).includes('reason="a\\"b\\\\c\\nd"'));
 });

@@ -9,6 +9,9 @@ import type { PacketCounters } from '../../metrics/metrics.ts';
 import { containsIPv4Loopback } from '../../services/nodePortAddresses.ts';
 import type { ModeSupport } from '../dataplanes.ts';
 
+/** The longest interval a timer takes, 24 days: milliseconds. */
+const never = 2 ** 31 - 1;
+
 export const iptablesMode: ModeSupport = {
   async usable(family) {
     if (family === 'IPv6' && !kernelHasIPv6()) return false;
@@ -23,8 +26,16 @@ export const iptablesMode: ModeSupport = {
   },
 
   create({ config, options, events, report, log }) {
-    const { localhostNodePorts } = config;
-    const dataplane = new IptablesDataplane({ ...options, localhostNodePorts }, { events, report, log });
+    const { localhostNodePorts, extras } = config;
+    const dataplane = new IptablesDataplane(
+      { ...options, localhostNodePorts },
+      {
+        events,
+        report,
+        log,
+        checkInterval: extras.repairDrift ? Math.min(extras.driftCheckPeriod, never) : never,
+      },
+    );
     return Promise.resolve(dataplane);
   },
 
