@@ -70,10 +70,9 @@ export async function buildFamilies(build: FamilyBuild): Promise<FamilyProxy[] |
     unsynced--;
     if (unsynced === 0) build.allSynced();
   };
-  const proxies: FamilyProxy[] = [];
-  for (const { family, options } of all)
-    proxies.push(await buildFamily(build, family, options, problems, firstSync));
-  return proxies;
+  return Promise.all(
+    all.map(({ family, options }) => buildFamily(build, family, options, problems, firstSync)),
+  );
 }
 
 /** One log line and one count for each object that cannot be used as it is. */
@@ -105,6 +104,10 @@ async function buildFamily(
 ): Promise<FamilyProxy> {
   const { config, mode, health, nodeName } = build;
   const log = build.log.with({ family });
+  if (options.localDetector === undefined)
+    log.info('Pods cannot be told from others: rules that need it are left out', {
+      detectLocalMode: config.detectLocalMode,
+    });
   const metrics = build.metrics.family(family);
   const cidrs = options.nodePortAddresses;
   // The mode may call back before its proxy exists.

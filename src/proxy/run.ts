@@ -3,11 +3,13 @@
  * checks, the modes, and only then open ports and syncs. Ends with an exit code, or never.
  */
 import { hostname } from 'node:os';
+import type { Node } from '../api/objects.ts';
 import { ApiClient } from '../cluster/apiClient.ts';
 import { loadConnection } from '../cluster/connection.ts';
 import { featureEnabled, featureGates } from '../config/features.ts';
 import type { ProxyConfig } from '../config/types.ts';
 import { applyConntrackSysctls, setOomScoreAdjust } from '../linux/sysctl.ts';
+import type { Logger } from '../log/logger.ts';
 import { ClientMetrics } from '../metrics/clientMetrics.ts';
 import { registerBuildInfo, registerFeatures, registerMetricCounts } from '../metrics/infoMetrics.ts';
 import { Metrics } from '../metrics/metrics.ts';
@@ -30,6 +32,7 @@ import { Watches } from './watches.ts';
 /** Runs until something ends it; resolves to the exit code. Rejects if the start fails. */
 export async function runProxy(config: ProxyConfig, log: DaemonLog): Promise<number> {
   if (config.cleanup) return (await removeLeftovers(log)) ? 0 : 1;
+  const fileChange = configFileChange(config.configFile);
   const name = nodeName(config.hostnameOverride);
   const mode = await loadMode(config.mode);
   if (config.mode === 'ipvs')
@@ -107,8 +110,7 @@ export async function runProxy(config: ProxyConfig, log: DaemonLog): Promise<num
   registerMetricCounts(metrics.registry);
   setOomScoreAdjust(config.oomScoreAdj, { log });
 
-  return new Promise<number>((resolve) => {
-    const exit = resolve;
+  return new Promise<number>((resolve, reject) => {
     const servers = new Servers({
       config,
       health,
@@ -117,7 +119,7 @@ export async function runProxy(config: ProxyConfig, log: DaemonLog): Promise<num
       log,
       hardFailed: (server, error) => {
         events.bindFailed(server, error.message);
-        exit(1);
+        reject(new Error(`failed to start the ${server} server: ${error.message}`, { cause: error }));
       },
     });
     servers.start();
@@ -126,28 +128,36 @@ export async function runProxy(config: ProxyConfig, log: DaemonLog): Promise<num
     nodeState.onChange((now, before) => {
       health.setNode(now);
       all.setZone(now.zone);
-      if (before === undefined) return;
-      if (config.detectLocalMode === 'NodeCIDR' && !samePodCIDRs(now.podCIDRs, node?.podCIDRs ?? [])) {
-        log.error('PodCIDRs changed, restarting', { before: node?.podCIDRs, now: now.podCIDRs });
-        exit(1);
+      const started = node?.podCIDRs ?? [];
+      if (config.detectLocalMode === 'NodeCIDR' && !samePodCIDRs(now.podCIDRs, started)) {
+        log.error('PodCIDRs changed, restarting', { before: started, now: now.podCIDRs });
+        resolve(1);
       }
-      if (nodeIPs(now).join() !== nodeIPs(before).join())
-        log.error('Node IPs changed; they are used after a restart only', {
-          before: nodeIPs(before),
-          now: nodeIPs(now),
-        });
+      logNewAddresses(before, now, log);
     });
     events.starting();
     if (config.mode === 'ipvs') events.ipvsDeprecated();
     for (const proxy of proxies) proxy.start();
-    if (config.configFile !== '')
-      watchConfigFile(config.configFile, () => {
-        log.error('Error running ProxyServer', {
-          err: "content of the proxy server's configuration file was updated",
-        });
-        exit(1);
-      });
+    fileChange?.then(reject, reject);
   });
+}
+
+/** Resolves to the error that a change of the file is, whenever it comes. */
+function configFileChange(path: string): Promise<Error> | undefined {
+  if (path === '') return undefined;
+  return new Promise((resolve) => {
+    watchConfigFile(path, () =>
+      resolve(new Error("content of the proxy server's configuration file was updated")),
+    );
+  });
+}
+
+/** Node ports and source ranges go by the addresses of the start; a restart takes new ones. */
+function logNewAddresses(before: Node | undefined, now: Node, log: Logger): void {
+  if (before === undefined) return;
+  const [old, current] = [nodeIPs(before), nodeIPs(now)];
+  if (old.join() === current.join()) return;
+  log.error('Node IPs changed; the new ones are used after a restart', { before: old, now: current });
 }
 
 /** The name of this node's Node object. Throws if there is none. */

@@ -17,6 +17,10 @@ export const systemClock: Clock = {
   clearTimer: (handle) => clearTimeout(handle as NodeJS.Timeout),
 };
 
+/** After failures in a row a request waits for this long, doubled each time up to the longest. Milliseconds. */
+const firstFailureDelay = 50;
+const longestFailureDelay = 1000;
+
 /** All intervals in milliseconds. */
 export interface RunnerOptions {
   /** From the end of one run to the start of the next; 0 = none. The first run is never delayed. */
@@ -41,6 +45,7 @@ export class Runner {
   private urgent = false;
   /** Before this no run starts unless urgent. */
   private coolUntil = -Infinity;
+  private failureDelay = 0;
   /** At this time a run starts without being asked. */
   private dueAt = Infinity;
   private timer: unknown;
@@ -116,7 +121,10 @@ export class Runner {
     const { minInterval, retryInterval, maxInterval } = this.options;
     const now = this.clock.now();
     this.running = false;
-    this.coolUntil = now + minInterval;
+    this.failureDelay = failed
+      ? Math.min(Math.max(this.failureDelay * 2, firstFailureDelay), longestFailureDelay)
+      : 0;
+    this.coolUntil = now + Math.max(minInterval, Math.min(this.failureDelay, retryInterval));
     this.dueAt = now + (failed ? Math.min(retryInterval, maxInterval) : maxInterval);
     if (failed) this.options.failed(error);
     this.step();

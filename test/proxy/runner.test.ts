@@ -141,6 +141,20 @@ test('with no minimum interval a request during a run follows at once', async ()
   assert.deepEqual(starts, [0, 30, 100]);
 });
 
+test('with no minimum interval, failures in a row still slow requests down, up to a second', async () => {
+  const { runner, starts, outcomes, clock } = makeRunner({ min: 0 });
+  outcomes.push('fail', 'fail', 'fail', 'fail', 'fail', 'fail', 'fail');
+  runner.start();
+  for (let time = 0; time <= 4500; time += 10) {
+    await clock.advanceTo(time);
+    runner.request();
+  }
+  assert.deepEqual(starts.slice(0, 8), [0, 50, 150, 350, 750, 1550, 2550, 3550]);
+  // The eighth run went well: requests are served at once again.
+  assert.equal(starts[8], 3550);
+  assert.equal(starts[9], 3560);
+});
+
 test('an urgent request does not wait for the minimum interval', async () => {
   const { runner, starts, clock } = makeRunner();
   runner.start();
