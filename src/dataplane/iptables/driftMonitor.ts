@@ -5,12 +5,18 @@
 import type { Fingerprint } from '../../linux/iptables/fingerprint.ts';
 import type { Logger } from '../../log/logger.ts';
 
+export interface DriftCheck {
+  /** What is wrong with the rules, if anything. */
+  readonly wrong: string | undefined;
+  /** All rules were read. */
+  readonly complete: boolean;
+}
+
 export interface DriftMonitorOptions {
   /** Milliseconds between two looks. */
   readonly interval: number;
   readonly fingerprint: Fingerprint;
-  /** Reads the rules; answers what is wrong with them, if anything. */
-  readonly check: () => Promise<string | undefined>;
+  readonly check: () => Promise<DriftCheck>;
   readonly onDrift: (what: string) => void;
   readonly log: Logger;
 }
@@ -82,10 +88,10 @@ export class DriftMonitor {
     const epoch = this.#epoch;
     this.#checking = true;
     try {
-      const wrong = await this.#options.check();
+      const { wrong, complete } = await this.#options.check();
       if (epoch !== this.#epoch) return undefined;
       if (wrong === undefined) {
-        this.#verified = seen;
+        this.#verified = complete ? seen : undefined;
         const end = performance.now();
         this.#notBefore = end + (end - begun) / checkShare;
         return undefined;

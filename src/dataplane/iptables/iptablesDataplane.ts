@@ -13,11 +13,10 @@ import type {
   SyncRequest,
   SyncResult,
 } from '../dataplane.ts';
-import type { RoutingTable } from '../../services/types.ts';
 import type { Actual } from './actual.ts';
-import { DriftMonitor } from './driftMonitor.ts';
+import { DriftMonitor, type DriftCheck } from './driftMonitor.ts';
 import { fixedDifference, planFull } from './fullPlan.ts';
-import type { Mirror } from './mirror.ts';
+import { routesOf, type Mirror } from './mirror.ts';
 import { canaryChain, filterChains, firewallChain, natChains } from './names.ts';
 import { legacyLimits, nftLimits, planPartial } from './partialPlan.ts';
 import { readActual, readFixed } from './readActual.ts';
@@ -48,8 +47,10 @@ export interface IptablesDependencies {
 }
 
 const defaultCheckInterval = 4000;
-/** Own chains up to which a check reads all rules; above it, with nft, only the chains that all service ports share. */
-const smallEnoughToRead = 4000;
+/** Rules from which on a check with nft reads only the chains that all service ports share, and all rules now and then. */
+const manyRules = 12_000;
+/** Share of the time that reading all rules of a large cluster may take. */
+const wholeCheckShare = 1 / 20;
 
 export class IptablesDataplane implements Dataplane {
   readonly mode = 'iptables';
@@ -63,8 +64,8 @@ export class IptablesDataplane implements Dataplane {
   #tcpBeLiberal = false;
   /** Undefined before the first sync and after a failed one: the next sync is a full one. */
   #mirror: Mirror | undefined;
-  /** The table of the last good sync; the drift check compares with it. */
-  #table: RoutingTable | undefined;
+  /** When reading all rules of a large cluster is affordable again, as performance.now(). */
+  #nextWholeCheck = 0;
   #drift: string | undefined;
   #skippedLoopback = '';
 
@@ -161,7 +162,6 @@ export class IptablesDataplane implements Dataplane {
       }
       commits = count;
       plan.apply();
-      this.#table = request.table;
       this.#reportRules(mirror, written);
       return false;
     } catch (error) {
@@ -209,7 +209,6 @@ export class IptablesDataplane implements Dataplane {
         written.nat += step.value.nat;
       }
       commits = actual === undefined ? undefined : count;
-      this.#table = request.table;
       this.#reportRules(this.#mirror, written);
       if (this.#drift !== undefined) {
         this.#deps.report({ kind: 'repaired', what: this.#drift });
@@ -272,22 +271,29 @@ export class IptablesDataplane implements Dataplane {
     }
   }
 
-  /** Compares the kernel with the last good sync; answers the first difference. */
-  async #check(iptables: Iptables): Promise<string | undefined> {
+  /** Compares the kernel with what the last good sync left. */
+  async #check(iptables: Iptables): Promise<DriftCheck> {
     const mirror = this.#mirror;
-    const table = this.#table;
-    if (mirror === undefined || table === undefined) return undefined;
-    if (!(await iptables.chainExists('mangle', canaryChain))) return `chain ${canaryChain} of mangle missing`;
+    if (mirror === undefined) return { wrong: undefined, complete: false };
+    if (!(await iptables.chainExists('mangle', canaryChain))) {
+      return { wrong: `chain ${canaryChain} of mangle missing`, complete: false };
+    }
+    const table = routesOf(mirror);
     const tail = this.#tail(mirror.settings);
-    if (iptables.features.backend === 'nft' && mirror.nat > smallEnoughToRead * 3) {
-      return fixedDifference(await readFixed(iptables), table, mirror.settings, tail);
+    if (iptables.features.backend === 'nft' && mirror.nat > manyRules) {
+      const wrong = fixedDifference(await readFixed(iptables), table, mirror.settings, tail);
+      if (wrong !== undefined || performance.now() < this.#nextWholeCheck) return { wrong, complete: false };
     }
+    const begun = performance.now();
     const plan = planFull(await readActual(iptables), table, mirror.settings, tail, nftLimits, mirror);
-    for (let step = plan.next(); step.done !== true; step = plan.next()) {
+    let wrong: string | undefined;
+    for (let step = plan.next(); step.done !== true && wrong === undefined; step = plan.next()) {
       if (step.value === undefined) await new Promise((resolve) => setImmediate(resolve));
-      else if (step.value.kind !== 'stale') return step.value.what;
+      // Stale chains that cannot be removed are no reason to try for ever.
+      else if (step.value.kind !== 'stale') wrong = step.value.what;
     }
-    return undefined;
+    this.#nextWholeCheck = performance.now() + (performance.now() - begun) / wholeCheckShare;
+    return { wrong, complete: true };
   }
 
   #settings(countInvalid: boolean, countLocalhost: boolean): Settings {

@@ -2,9 +2,9 @@
  * What we believe the kernel holds: the routes as they were applied. Routes are shared with the routing table, and
  * their rules are rendered again when they are to be compared, so this costs a few words per service port.
  */
-import type { Route, ServicePortId } from '../../services/types.ts';
+import type { Route, RoutingTable, ServicePortId } from '../../services/types.ts';
 import type { Rule } from './rule.ts';
-import { dispatchRules, ownRules } from './serviceRules.ts';
+import { ownRules } from './serviceRules.ts';
 import type { Settings } from './settings.ts';
 import { firewallRules, forwardRules, postroutingRules } from './staticRules.ts';
 
@@ -12,11 +12,6 @@ export interface Applied {
   readonly route: Route;
   /** Endpoint rules were written with comments. */
   readonly comments: boolean;
-}
-
-export interface RuleCounts {
-  readonly filter: number;
-  readonly nat: number;
 }
 
 export interface Mirror {
@@ -42,13 +37,11 @@ export function emptyMirror(settings: Settings, tail: readonly Rule[]): Mirror {
   };
 }
 
-/** Number of rules of one route, by table. */
-export function countRules(route: Route, settings: Settings): RuleCounts {
-  const dispatch = dispatchRules(route, settings);
-  return {
-    filter: dispatch.filter.length,
-    nat: dispatch.nat.length + ownRules(route, settings, false).rules.length,
-  };
+/** The routes applied, as a table that nobody changes. */
+export function routesOf(mirror: Mirror): RoutingTable {
+  const routes = new Map<ServicePortId, Route>();
+  for (const [id, { route }] of mirror.applied) routes.set(id, route);
+  return { family: mirror.settings.family, routes };
 }
 
 /** Text of each chain of the route: its rule lines with their newlines, and how many they are. */

@@ -296,7 +296,7 @@ for (const backend of backends) {
       const tail = (): string[] =>
         (world.rules()['nat KUBE-SERVICES'] ?? [])
           .slice(1)
-          .map((rule) => /-d (\S+)\u0001/.exec(rule)?.[1] ?? rule);
+          .map((rule) => /-d ([0-9./]+)/.exec(rule)?.[1] ?? rule);
       assert.deepEqual(tail(), ['192.0.2.10/32']);
       world.addresses = ['192.0.2.11', '198.51.100.1', '192.0.2.10'];
       await driver.to(makeTable([web, api]));
