@@ -48,7 +48,10 @@ const table: fc.Arbitrary<SavedTable> = fc
       { selector: (chain) => chain.name },
     ),
   })
-  .map(({ table, chains }) => ({ table, chains: new Map(chains.map((chain) => [chain.name, { ...chain }])) }));
+  .map(({ table, chains }) => ({
+    table,
+    chains: new Map(chains.map((chain) => [chain.name, { ...chain }])),
+  }));
 
 test('parse(print(tables)) = tables', () => {
   fc.assert(fc.property(fc.array(table), (tables) => assert.deepEqual(parseSave(printSave(tables)), tables)));
