@@ -159,7 +159,8 @@ function inCluster(env: NodeJS.ProcessEnv, readFile: (path: string) => string, l
     ca = undefined;
   }
   const authority = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-  return { ...anonymous('in-cluster'), server: `https://${authority}`, tokenFile, ca };
+  const server = serverUrl(`https://${authority}`, true, 'KUBERNETES_SERVICE_HOST and _PORT');
+  return { ...anonymous('in-cluster'), server, tokenFile, ca };
 }
 
 interface TlsMaterial {

@@ -96,7 +96,7 @@ for (const protobuf of [false, true]) {
           handler.events
             .slice(3)
             .map((event) => event.split('@')[0])
-            .sort(),
+            .sort((a, b) => (a ?? '').localeCompare(b ?? '')),
           ['add default/comes', 'delete default/goes', 'update default/changes'],
         );
         await until('a watch again', () => server.watchers.size === 1);

@@ -1,0 +1,192 @@
+/** Manifests from files: YAML or JSON, several documents a file, Lists, whole folders; into the same compact objects. */
+import { readFileSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { LineCounter, isNode, parseAllDocuments } from 'yaml';
+import type { Document } from 'yaml';
+import type { ApiObject, Kind } from '../api/objects.ts';
+import { decodeJsonObject } from './decode/json.ts';
+
+/** Something in a file that cannot be used. */
+export interface ManifestProblem {
+  readonly file: string;
+  /** Both count from 1; 0 = the file as a whole. */
+  readonly line: number;
+  readonly column: number;
+  /** `namespace/name`, where known. */
+  readonly object: string;
+  /** Path of the field, as `spec.ports[0].port`; may be empty. */
+  readonly field: string;
+  readonly message: string;
+}
+
+export interface ManifestObject {
+  readonly object: ApiObject;
+  readonly file: string;
+  /** Where the object begins, from 1. */
+  readonly line: number;
+}
+
+export interface Manifests {
+  readonly objects: readonly ManifestObject[];
+  readonly problems: readonly ManifestProblem[];
+  /** Objects of kinds that no service proxy reads, as `Deployment`: how many of each. */
+  readonly ignored: ReadonlyMap<string, number>;
+}
+
+/** `file:line:column: object field: message` */
+export function formatProblem(problem: ManifestProblem): string {
+  const { file, line, column, object, field, message } = problem;
+  const where = line === 0 ? file : `${file}:${line}:${column}`;
+  const what = [object, field].filter((text) => text !== '').join(' ');
+  return `${where}: ${what === '' ? '' : `${what}: `}${message}`;
+}
+
+/** Reads files and folders (their .yaml, .yml and .json files, in order of name, subfolders too). Never throws: see `problems`. */
+export function readManifests(paths: readonly string[]): Manifests {
+  const collected = new Collector();
+  for (const path of paths) {
+    try {
+      for (const file of filesIn(path)) collected.file(file, readFileSync(file, 'utf8'));
+    } catch (error) {
+      collected.problem({ file: path, message: `cannot be read: ${(error as Error).message}` });
+    }
+  }
+  return collected;
+}
+
+/** Reads manifests from text. @param file the name that problems are reported under */
+export function parseManifests(file: string, text: string): Manifests {
+  const collected = new Collector();
+  collected.file(file, text);
+  return collected;
+}
+
+function filesIn(path: string): string[] {
+  if (!statSync(path).isDirectory()) return [path];
+  const files: string[] = [];
+  const entries = readdirSync(path, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1));
+  for (const entry of entries) {
+    const inner = join(path, entry.name);
+    if (entry.isDirectory()) files.push(...filesIn(inner));
+    else if (/\.(ya?ml|json)$/.test(entry.name)) files.push(inner);
+  }
+  return files;
+}
+
+/** The versions each kind is read in. */
+const versions: Readonly<Record<Kind, readonly string[]>> = {
+  Service: ['v1'],
+  EndpointSlice: ['discovery.k8s.io/v1'],
+  Node: ['v1'],
+  ServiceCIDR: ['networking.k8s.io/v1', 'networking.k8s.io/v1beta1'],
+};
+
+function isKind(kind: string): kind is Kind {
+  return Object.hasOwn(versions, kind);
+}
+
+type Path = readonly (string | number)[];
+type Located = Pick<ManifestProblem, 'file' | 'message'> & Partial<ManifestProblem>;
+
+class Collector implements Manifests {
+  readonly objects: ManifestObject[] = [];
+  readonly problems: ManifestProblem[] = [];
+  readonly ignored = new Map<string, number>();
+
+  problem(problem: Located): void {
+    this.problems.push({ line: 0, column: 0, object: '', field: '', ...problem });
+  }
+
+  file(file: string, text: string): void {
+    const lines = new LineCounter();
+    for (const document of parseAllDocuments(text, { lineCounter: lines, uniqueKeys: true })) {
+      const [error] = document.errors;
+      if (error !== undefined) {
+        const { line, col } = lines.linePos(error.pos[0]);
+        const message = error.message.split(' at line', 1)[0]?.split('\n', 1)[0] ?? error.message;
+        this.problem({ file, line, column: col, message: `not valid YAML: ${message}` });
+        continue;
+      }
+      let value: unknown;
+      try {
+        value = document.toJS();
+      } catch (failure) {
+        this.problem({ file, message: `cannot be read: ${(failure as Error).message}` });
+        continue;
+      }
+      if (value !== null && value !== undefined) this.value(new Source(file, document, lines), value, []);
+    }
+  }
+
+  private value(source: Source, value: unknown, path: Path): void {
+    const at = (field: Path): Pick<ManifestProblem, 'file' | 'line' | 'column'> =>
+      source.position([...path, ...field]);
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+      this.problem({ ...at([]), message: 'is no Kubernetes object (a map with apiVersion and kind)' });
+      return;
+    }
+    const { kind, apiVersion, items } = value as Record<string, unknown>;
+    if (typeof kind !== 'string' || kind === '') {
+      this.problem({ ...at([]), field: 'kind', message: 'is missing' });
+    } else if (kind.endsWith('List') && Array.isArray(items)) {
+      const single = kind.slice(0, -'List'.length);
+      items.forEach((item: unknown, i) => {
+        // Items of a typed list may leave out their kind.
+        const typed = typeof item === 'object' && item !== null && !('kind' in item) && isKind(single);
+        this.value(source, typed ? { kind: single, apiVersion, ...item } : item, [...path, 'items', i]);
+      });
+    } else if (!isKind(kind)) {
+      this.ignored.set(kind, (this.ignored.get(kind) ?? 0) + 1);
+    } else if (typeof apiVersion !== 'string' || !versions[kind].includes(apiVersion)) {
+      const message = `${JSON.stringify(apiVersion)} is not read; ${kind} must be ${versions[kind].join(' or ')}`;
+      this.problem({ ...at(['apiVersion']), field: 'apiVersion', message });
+    } else {
+      this.object(source, kind, value, path);
+    }
+  }
+
+  private object(source: Source, kind: Kind, value: object, path: Path): void {
+    const object = decodeJsonObject(kind, value, ({ object: name, field, message }) => {
+      this.problem({ ...source.position([...path, ...parseField(field)]), object: name, field, message });
+    });
+    if (object === undefined) return;
+    const { file, line } = source.position(path);
+    this.objects.push({ object, file, line });
+  }
+}
+
+/** Finds where in a file a field stands. */
+class Source {
+  private readonly file: string;
+  private readonly document: Document;
+  private readonly lines: LineCounter;
+
+  constructor(file: string, document: Document, lines: LineCounter) {
+    this.file = file;
+    this.document = document;
+    this.lines = lines;
+  }
+
+  /** The field, or what comes nearest to it if it is not there. */
+  position(path: Path): { file: string; line: number; column: number } {
+    for (let length = path.length; length >= 0; length--) {
+      const node: unknown =
+        length === 0 ? this.document.contents : this.document.getIn(path.slice(0, length), true);
+      if (isNode(node) && node.range) {
+        const { line, col } = this.lines.linePos(node.range[0]);
+        return { file: this.file, line, column: col };
+      }
+    }
+    return { file: this.file, line: 0, column: 0 };
+  }
+}
+
+/** `spec.ports[0].name`, `metadata.labels["a.b/c"]` to steps. */
+function parseField(field: string): (string | number)[] {
+  const steps: (string | number)[] = [];
+  for (const match of field.matchAll(/\["([^"]*)"\]|\[(\d+)\]|([^.[\]]+)/g)) {
+    if (match[2] !== undefined) steps.push(Number(match[2]));
+    else steps.push(match[1] ?? match[3] ?? '');
+  }
+  return steps;
+}

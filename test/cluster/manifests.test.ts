@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { formatProblem, parseManifests, readManifests } from '../../src/cluster/manifests.ts';
+
+const text = `apiVersion: v1
+kind: Service
+metadata:
+  name: web
+  namespace: shop
+spec:
+  clusterIP: 10.0.0.1
+  ports:
+    - name: http
+      port: 80
+    - name: odd
+      port: 99999
+---
+# nothing here
+---
+apiVersion: v1
+kind: List
+items:
+  - apiVersion: discovery.k8s.io/v1
+    kind: EndpointSlice
+    metadata: { name: web-1, namespace: shop, labels: { kubernetes.io/service-name: web } }
+    addressType: IPv4
+    endpoints: [{ addresses: [10.1.0.1] }, { addresses: 7 }]
+    ports: [{ name: http, port: 8080 }]
+  - apiVersion: apps/v1
+    kind: Deployment
+    metadata: { name: web }
+`;
+
+test('documents and lists become objects; bad entries are named with file, line and column', () => {
+  const { objects, problems, ignored } = parseManifests('shop.yaml', text);
+  assert.deepEqual(
+    objects.map(({ object, line }) => `${object.kind} ${object.meta.namespace}/${object.meta.name} ${line}`),
+    ['Service shop/web 1', 'EndpointSlice shop/web-1 19'],
+  );
+  assert.deepEqual(problems.map(formatProblem), [
+    'shop.yaml:12:13: shop/web spec.ports[1].port: 99999 is not a port (1-65535); the entry is skipped',
+    'shop.yaml:23:57: shop/web-1 endpoints[1].addresses: list expected, got 7; the entry is skipped',
+  ]);
+  assert.deepEqual([...ignored], [['Deployment', 1]]);
+  const slice = objects[1]?.object;
+  assert.ok(slice?.kind === 'EndpointSlice');
+  assert.equal(slice.serviceName, 'web');
+  assert.equal(slice.endpoints.length, 1);
+});
+
+test('broken YAML costs its document', () => {
+  const { objects, problems } = parseManifests(
+    'x.yaml',
+    'a: [1\n---\napiVersion: v1\nkind: Node\nmetadata: {name: n}\n',
+  );
+  assert.equal(problems.length, 1);
+  assert.match(formatProblem(problems[0] ?? assert.fail()), /^x\.yaml:\d+:\d+: not valid YAML: /);
+  assert.equal(objects[0]?.object.kind, 'Node');
+});
+
+test('JSON and typed lists are read; a wrong version is refused', () => {
+  const list = { apiVersion: 'v1', kind: 'NodeList', items: [{ metadata: { name: 'a' } }, 'junk'] };
+  const read = parseManifests('n.json', JSON.stringify(list));
+  assert.equal(read.objects.length, 1);
+  assert.equal(read.problems.length, 1);
+  const old = parseManifests(
+    'old.yaml',
+    'apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSlice\nmetadata: {name: a}\n',
+  );
+  assert.equal(
+    old.problems.map(formatProblem).join(),
+    'old.yaml:1:13: apiVersion: "discovery.k8s.io/v1beta1" is not read; EndpointSlice must be discovery.k8s.io/v1',
+  );
+});
+
+test('folders are read in order of name; what is missing is a problem, not an exception', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'manifests-'));
+  try {
+    mkdirSync(join(folder, 'sub'));
+    const node = (name: string): string => `apiVersion: v1\nkind: Node\nmetadata: {name: ${name}}\n`;
+    writeFileSync(join(folder, 'b.yaml'), node('b'));
+    writeFileSync(join(folder, 'a.yml'), node('a'));
+    writeFileSync(join(folder, 'sub', 'c.json'), '{"apiVersion":"v1","kind":"Node","metadata":{"name":"c"}}');
+    writeFileSync(join(folder, 'notes.txt'), 'not a manifest');
+    const { objects, problems } = readManifests([folder, join(folder, 'missing.yaml')]);
+    assert.deepEqual(
+      objects.map(({ object }) => object.meta.name),
+      ['a', 'b', 'c'],
+    );
+    assert.equal(problems.length, 1);
+    assert.match(problems[0]?.message ?? '', /cannot be read/);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
