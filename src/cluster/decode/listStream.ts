@@ -111,14 +111,29 @@ class ProtobufListReader implements ListReader {
   }
 
   push(chunk: Buffer): void {
-    if (this.stage === 'done') return;
-    this.parts.push(chunk);
-    this.held += chunk.length;
-    if (this.held < this.needed) return;
-    const bytes = this.parts.length === 1 ? chunk : Buffer.concat(this.parts, this.held);
-    const used = this.consume(bytes);
-    this.parts = used === bytes.length ? [] : [bytes.subarray(used)];
-    this.held = bytes.length - used;
+    let rest = chunk;
+    while (rest.length > 0 && this.stage !== 'done') {
+      if (this.held === 0 && rest.length >= this.needed) {
+        rest = rest.subarray(this.consume(rest));
+        if (rest.length > 0) this.hold(rest);
+        return;
+      }
+      // Only the field that lies across two chunks is copied together.
+      const taken = rest.subarray(0, this.needed - this.held);
+      rest = rest.subarray(taken.length);
+      this.hold(taken);
+      if (this.held < this.needed) return;
+      const bytes = Buffer.concat(this.parts, this.held);
+      this.parts = [];
+      this.held = 0;
+      const used = this.consume(bytes);
+      if (used < bytes.length) this.hold(bytes.subarray(used));
+    }
+  }
+
+  private hold(bytes: Buffer): void {
+    this.parts.push(bytes);
+    this.held += bytes.length;
   }
 
   finish(): ListEnd {

@@ -144,9 +144,10 @@ function readTime(wire: Wire): number {
   return seconds === -62_135_596_800 ? 0 : seconds * 1000 + Math.floor(nanos / 1e6);
 }
 
-/** Most lists have one entry: it gets an array of its own size. */
+/** Short lists, which most are, get arrays of exactly their size: `push` reserves room for sixteen more. */
 export function append<T>(list: readonly T[], entry: T): readonly T[] {
   if (list.length === 0) return [entry];
+  if (list.length < 3) return list.concat(entry);
   (list as T[]).push(entry);
   return list;
 }

@@ -38,7 +38,8 @@ export function readSlice(wire: Wire, problem: RejectAt): EndpointSlice {
     serviceName: fields.serviceName,
     addressType,
     ports,
-    endpoints,
+    // Gives back the room that growing has reserved.
+    endpoints: endpoints.length > 3 ? endpoints.slice() : endpoints,
     lastChangeTriggerTime: fields.triggerTime,
   };
 }
