@@ -6,7 +6,7 @@ import { flagHelp, parseFlags, printFlags, UsageError, type ParsedFlags } from '
 import { completeForPlatform, splitClusterCIDR, withDefaults, type Settings } from './settings.ts';
 import type { ProxyConfig } from './types.ts';
 import { validate, validateLogging } from './validate.ts';
-import { emptyFlagWarnings, fileWarnings, flagWarnings } from './warnings.ts';
+import { emptyFlagWarnings, extraWarnings, fileWarnings, flagWarnings } from './warnings.ts';
 
 /** Configuration that cannot be used; the message begins with the step that failed, as kube-proxy's does. */
 export class ConfigError extends Error {
@@ -45,7 +45,11 @@ export async function loadConfig(argv: readonly string[]): Promise<LoadResult> {
   return {
     kind: 'config',
     deprecations: flags.deprecations,
-    config: finish(settings, flags, notices, [...emptyFlagWarnings(argv), ...warnings(settings)]),
+    config: finish(settings, flags, notices, [
+      ...emptyFlagWarnings(argv),
+      ...extraWarnings(flags, settings),
+      ...warnings(settings),
+    ]),
   };
 }
 

@@ -45,6 +45,17 @@ export function flagWarnings(flags: ParsedFlags, settings: Readonly<Settings>): 
   return [...warnings, ...commonWarnings(settings)];
 }
 
+/** About settings of ours that the mode does not have, with or without a file. */
+export function extraWarnings(flags: ParsedFlags, settings: Readonly<Settings>): string[] {
+  const nftables = settings.mode === 'nftables';
+  const names: FlagName[] = nftables
+    ? ['drift-check-period']
+    : ['service-counters', 'nftables-localhost-nodeports'];
+  return names
+    .filter((name) => flags.given.has(name))
+    .map((name) => `--${name} is ignored: the mode is ${settings.mode}`);
+}
+
 /** About flags that were set to nothing, with or without a file. */
 export function emptyFlagWarnings(argv: readonly string[]): string[] {
   const addresses = ['bind-address', 'healthz-bind-address', 'metrics-bind-address'];

@@ -23,8 +23,12 @@ test('without arguments, and with --help, it lists every command', () => {
   for (const argv of [[], ['--help'], ['help']]) {
     const { status, stdout, stderr } = pointsman(...argv);
     assert.deepEqual([status, stderr], [0, '']);
+    const lines = stdout.split('\n');
     for (const { name, summary } of commands)
-      assert.match(stdout, new RegExp(`^  ${name} +${summary}$`, 'm'));
+      assert.ok(
+        lines.some((line) => line.startsWith(`  ${name} `) && line.endsWith(` ${summary}`)),
+        name,
+      );
   }
 });
 

@@ -280,6 +280,18 @@ const warned: [what: string, argv: string[], body: string | undefined, warnings:
     undefined,
     [/^ipvs\.tcpTimeout 500ms counts as 0s/],
   ],
+  [
+    'our settings of another mode',
+    ['--service-counters', '--nftables-localhost-nodeports'],
+    '',
+    [/^--service-counters is ignored: the mode is iptables/, /^--nftables-localhost-nodeports is ignored/],
+  ],
+  [
+    'the period of checks that nftables mode does not need',
+    ['--proxy-mode=nftables', '--drift-check-period=1s'],
+    undefined,
+    [/^--drift-check-period is ignored: the mode is nftables/],
+  ],
   ['machine id', ['--machine-id-file=/x'], undefined, [/^--machine-id-file is ignored/]],
 ];
 for (const [what, argv, body, warnings] of warned) {
