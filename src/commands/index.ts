@@ -19,6 +19,11 @@ export const commands: readonly Command[] = [
     load: () => import('./run.ts'),
   },
   {
+    name: 'demo',
+    summary: 'watch it at work: a cluster on this machine, real traffic, the rules that move it (needs root)',
+    load: () => import('./demo.ts'),
+  },
+  {
     name: 'lab',
     summary: 'a small cluster on this machine: to try things, and to play scenario files',
     load: () => import('./lab.ts'),

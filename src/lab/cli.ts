@@ -1,5 +1,6 @@
 /** `pointsman lab …`: reads the command line and calls what it names. Exit codes: 0 well, 1 not as wanted, 2 could not be done. */
 import { Command, CommanderError } from 'commander';
+import { clusterCommands } from './cluster/commands.ts';
 import { runCommand } from './scenario/runCommand.ts';
 
 export async function runLab(argv: readonly string[]): Promise<number> {
@@ -10,7 +11,11 @@ export async function runLab(argv: readonly string[]): Promise<number> {
   const program = new Command('pointsman lab')
     .description('a small cluster in network namespaces on this machine')
     .exitOverride();
+  program.enablePositionalOptions();
   program.addCommand(runCommand(setExit).exitOverride());
+  for (const command of clusterCommands(setExit)) {
+    program.addCommand(command.exitOverride(), { hidden: command.name() === 'daemon' });
+  }
   try {
     await program.parseAsync([...argv], { from: 'user' });
     return code;

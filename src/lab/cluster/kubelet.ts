@@ -8,7 +8,7 @@ import { podNamespace } from '../net/network.ts';
 import { podAddress6 } from '../net/layout.ts';
 import { startEchoServer, type EchoServer, type PodPort } from '../pod/echoServer.ts';
 import { ApiError, resourcePath, type ApiClient } from '../scenario/apiClient.ts';
-import { isObject, type Json, type JsonObject } from '../scenario/generate.ts';
+import { asText, isObject, type Json, type JsonObject } from '../scenario/generate.ts';
 
 export interface KubeletOptions {
   /** Seconds that a Pod goes on serving after its deletion, if its own grace period is not shorter. Default 3. */
@@ -111,8 +111,8 @@ export class Kubelet {
 
   private heard(type: string, pod: JsonObject): void {
     const metadata = objectAt(pod, 'metadata');
-    const name = String(metadata['name']);
-    const namespace = String(metadata['namespace'] ?? 'default');
+    const name = asText(metadata['name']);
+    const namespace = asText(metadata['namespace'] ?? 'default');
     const key = labPodName(namespace, name);
     try {
       if (type === 'DELETED') this.remove(key);

@@ -18,8 +18,6 @@ import { Kubelet } from './kubelet.ts';
 export const labApiAddress = `${apiAddresses[0]}:6443`;
 
 export interface LabClusterOptions {
-  /** For configuration files and logs; must exist. */
-  readonly directory: string;
   readonly nodes: number;
   readonly attachment: PodAttachment;
   readonly podNetwork: PodNetwork;
@@ -36,6 +34,8 @@ export interface LabClusterOptions {
 
 export class LabCluster {
   readonly network: LabNetwork;
+  /** Configuration files and logs. */
+  readonly directory: string;
   readonly client: ApiClient;
   readonly env: NodeJS.ProcessEnv;
   readonly kubeconfigFile: string;
@@ -48,12 +48,13 @@ export class LabCluster {
   private constructor(options: LabClusterOptions, api: LabApi) {
     this.options = options;
     this.api = api;
-    this.env = iptablesEnvironment(options.iptables, join(options.directory, 'bin'));
-    this.kubeconfigFile = join(options.directory, 'kubeconfig');
-    writeFileSync(this.kubeconfigFile, kubeconfig(api, labApiAddress, 'admin'), { mode: 0o600 });
     this.client = new ApiClient(api.access);
     const { nodes, attachment, podNetwork } = options;
     this.network = new LabNetwork({ nodes, attachment, podNetwork });
+    this.directory = this.network.namespaces.directory;
+    this.env = iptablesEnvironment(options.iptables, join(this.directory, 'bin'));
+    this.kubeconfigFile = join(this.directory, 'kubeconfig');
+    writeFileSync(this.kubeconfigFile, kubeconfig(api, labApiAddress, 'admin'), { mode: 0o600 });
     const doors = apiAddresses.map((ip) => ({ ip, port: 6443 }));
     this.relay = new Relay(this.network.namespaces, 'api', doors, api.port);
     this.kubelet = new Kubelet(this.network, this.client, {
@@ -85,7 +86,7 @@ export class LabCluster {
   }
 
   private startProxy(node: string): void {
-    const directory = join(this.options.directory, node);
+    const directory = join(this.directory, node);
     mkdirSync(directory, { recursive: true });
     const configFile = join(directory, 'config.conf');
     const config = proxyConfig(

@@ -6,6 +6,7 @@
 import { spawnSync } from 'node:child_process';
 import {
   closeSync,
+  existsSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -85,6 +86,17 @@ function listNamespaces(): string[] {
   }
 }
 
+/** Removes the files of processes that no longer live: `PID.owner`, and `PID-N/` for each lab of theirs. */
+function sweepState(): void {
+  if (!existsSync(stateDirectory)) return;
+  for (const file of readdirSync(stateDirectory)) {
+    const pid = /^(\d+)(?:\.owner|-\d+)$/.exec(file)?.[1];
+    if (pid !== undefined && startTime(Number(pid)) === undefined) {
+      rmSync(`${stateDirectory}/${file}`, { recursive: true, force: true });
+    }
+  }
+}
+
 /** Removes what labs left behind whose process no longer lives; returns the names of the namespaces removed. */
 export function sweepNamespaces(): string[] {
   const dead = listNamespaces().filter((name) => {
@@ -99,9 +111,7 @@ export function sweepNamespaces(): string[] {
     }
   });
   removeNamespaces(dead);
-  for (const name of dead) {
-    rmSync(`${stateDirectory}/${namePattern.exec(name)?.[1]}.owner`, { force: true });
-  }
+  sweepState();
   return dead;
 }
 
@@ -127,6 +137,8 @@ function hookExit(): void {
 /** The namespaces of one lab. Names are given without the prefix everywhere (`node-1`). */
 export class Namespaces {
   readonly prefix: string;
+  /** For the lab's configuration files and logs; removed together with the namespaces. */
+  readonly directory: string;
   private readonly descriptors = new Map<string, number>();
 
   constructor() {
@@ -134,7 +146,10 @@ export class Namespaces {
     mkdirSync(stateDirectory, { recursive: true });
     writeFileSync(`${stateDirectory}/${process.pid}.owner`, startTime(process.pid) ?? '');
     if (!hooked) hookExit();
-    this.prefix = `pml-${process.pid}-${++count}-`;
+    const id = `${process.pid}-${++count}`;
+    this.prefix = `pml-${id}-`;
+    this.directory = `${stateDirectory}/${id}`;
+    mkdirSync(this.directory, { mode: 0o700 });
     open.add(this);
   }
 
@@ -224,5 +239,6 @@ export class Namespaces {
     for (const fd of this.descriptors.values()) closeSync(fd);
     this.descriptors.clear();
     removeNamespaces(names.map((name) => this.fullName(name)));
+    rmSync(this.directory, { recursive: true, force: true });
   }
 }

@@ -126,14 +126,14 @@ const message = Buffer.alloc(56);
 
 /** Lays out struct msghdr (64-bit) over the buffers above; all of them outlive every call. */
 function layMessage(nameLength: number, payload: Buffer, payloadLength: number, controlLength: number): void {
-  vector.writeBigUInt64LE(BigInt(koffi.address(payload)), 0);
+  vector.writeBigUInt64LE(koffi.address(payload), 0);
   vector.writeBigUInt64LE(BigInt(payloadLength), 8);
   message.fill(0);
-  message.writeBigUInt64LE(BigInt(koffi.address(nameBytes)), 0);
+  message.writeBigUInt64LE(koffi.address(nameBytes), 0);
   message.writeUInt32LE(nameLength, 8);
-  message.writeBigUInt64LE(BigInt(koffi.address(vector)), 16);
+  message.writeBigUInt64LE(koffi.address(vector), 16);
   message.writeBigUInt64LE(1n, 24);
-  message.writeBigUInt64LE(BigInt(koffi.address(controlBytes)), 32);
+  message.writeBigUInt64LE(koffi.address(controlBytes), 32);
   message.writeBigUInt64LE(BigInt(controlLength), 40);
 }
 

@@ -1,6 +1,6 @@
 /** A small client for the lab's API server: what the runner, the demo and the lab's kubelet need. */
 import { Pool } from 'undici';
-import { isObject, type Json, type JsonObject } from './generate.ts';
+import { asText, isObject, type Json, type JsonObject } from './generate.ts';
 
 interface Resource {
   readonly path: string;
@@ -94,9 +94,9 @@ export class ApiClient {
   async apply(object: JsonObject): Promise<void> {
     const { status, ...main } = object;
     const metadata = object['metadata'] as JsonObject;
-    const kind = String(object['kind']);
-    const name = String(metadata['name']);
-    const namespace = String(metadata['namespace'] ?? 'default');
+    const kind = asText(object['kind']);
+    const name = asText(metadata['name']);
+    const namespace = asText(metadata['namespace'] ?? 'default');
     const path = resourcePath(kind, namespace, name);
     try {
       await this.request('POST', resourcePath(kind, namespace), main);
@@ -139,7 +139,7 @@ export class ApiClient {
     const list = await this.request('GET', path);
     const items = Array.isArray(list['items']) ? (list['items'] as JsonObject[]) : [];
     for (const item of items) callback('ADDED', item);
-    const version = isObject(list['metadata']) ? String(list['metadata']['resourceVersion']) : '';
+    const version = isObject(list['metadata']) ? asText(list['metadata']['resourceVersion']) : '';
     const answer = await this.pool.request({
       method: 'GET',
       path: `${path}${path.includes('?') ? '&' : '?'}watch=true&resourceVersion=${version}`,

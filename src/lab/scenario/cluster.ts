@@ -1,6 +1,5 @@
 /** The small world of one scenario run: network, API server, Pods, proxies. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { canonicalIp, isV6, type SocketAddress } from '../net/address.ts';
@@ -12,7 +11,7 @@ import { parsePodPort, startEchoServer, type EchoServer } from '../pod/echoServe
 import { openConnection } from '../probe/connection.ts';
 import type { ProbeContext } from '../probe/probe.ts';
 import { ApiClient } from './apiClient.ts';
-import { isObject } from './generate.ts';
+import { asText, isObject } from './generate.ts';
 import { iptablesEnvironment, type IptablesVariant } from './iptablesVariant.ts';
 import { kubeconfig, startApi, type ApiKind, type LabApi } from './labApi.ts';
 import { ProxyProcess } from './proxyProcess.ts';
@@ -71,12 +70,12 @@ export class ScenarioCluster {
     this.options = options;
     this.api = api;
     this.client = new ApiClient(api.access);
-    this.directory = mkdtempSync(join(tmpdir(), 'pointsman-lab-'));
-    this.env = iptablesEnvironment(options.iptables, join(this.directory, 'bin'));
     this.network = new LabNetwork(
       {},
       scenario.pods.filter((pod) => !pod.hostNetwork),
     );
+    this.directory = this.network.namespaces.directory;
+    this.env = iptablesEnvironment(options.iptables, join(this.directory, 'bin'));
     const doors: SocketAddress[] = apiAddresses.map((ip) => ({ ip, port: apiPort }));
     this.relay = new Relay(this.network.namespaces, 'api', doors, api.port);
   }
@@ -208,6 +207,8 @@ export class ScenarioCluster {
     await this.moveMarker();
     if (!this.apiIsUp) return;
     await this.markerInForce();
+    // Health-check ports follow the rules of the same sync a moment later.
+    await sleep(30);
   }
 
   private async markerInForce(): Promise<void> {
@@ -222,7 +223,7 @@ export class ScenarioCluster {
 
   private async waitForMarker(node: string, ip: string, deadline: number): Promise<void> {
     const { port, target } = markerPlace(this.marker);
-    let reached = false;
+    const state = { reached: false };
     const attempt = async (): Promise<void> => {
       const connection = openConnection({
         namespaces: this.network.namespaces,
@@ -234,10 +235,10 @@ export class ScenarioCluster {
       });
       const { greeting } = await connection.first(250);
       connection.close();
-      if (greeting?.pod === 'api' && greeting.port === target) reached = true;
+      if (greeting?.pod === 'api' && greeting.port === target) state.reached = true;
     };
     // A SYN that comes too early is lost; rather many short attempts than one patient one.
-    while (!reached) {
+    while (!state.reached) {
       if (Date.now() > deadline) {
         throw new Error(
           `the proxy of ${node} did not bring a change (${isV6(ip) ? 'IPv6' : 'IPv4'}) into force in ` +
@@ -258,7 +259,7 @@ export class ScenarioCluster {
 
   private async healthy(node: string, deadline: number): Promise<void> {
     const { healthzBindAddress } = proxyConfig(this.scenario, this.options.mode, node, '');
-    const port = /:(\d+)$/.exec(String(healthzBindAddress))?.[1];
+    const port = /:(\d+)$/.exec(asText(healthzBindAddress))?.[1];
     if (port === undefined) return;
     const address = this.network.node(node).addresses[0];
     for (;;) {
@@ -332,6 +333,5 @@ export class ScenarioCluster {
     await this.client.close();
     await this.api.close();
     this.network.close();
-    rmSync(this.directory, { recursive: true, force: true });
   }
 }

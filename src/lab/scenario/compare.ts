@@ -3,7 +3,7 @@
  * rules are those of the scenarios' README, "When a record agrees with the truth".
  */
 import { homogeneity } from './chiSquare.ts';
-import { isObject, type Json, type JsonObject } from './generate.ts';
+import { asText, isObject, type Json, type JsonObject } from './generate.ts';
 import type {
   CheckRecord,
   Counts,
@@ -82,11 +82,7 @@ function compareBackends(truth: Counts, ours: Counts): string[] {
 }
 
 function compareProbes(truth: ProbeRecord, ours: ProbeRecord, sourceVaries: boolean): Verdict {
-  const differences = compareSets(
-    'outcomes',
-    names(truth.outcomes as Counts),
-    names(ours.outcomes as Counts),
-  );
+  const differences = compareSets('outcomes', names(truth.outcomes), names(ours.outcomes));
   if (truth.sticky === undefined) {
     differences.push(...compareBackends(truth.backends, ours.backends));
   } else {
@@ -203,7 +199,7 @@ function expectationFor(expect: JsonObject, mode: ScenarioMode): JsonObject {
 }
 
 function listOf(value: Json): string[] {
-  return Array.isArray(value) ? (value as Json[]).map(String) : [String(value)];
+  return Array.isArray(value) ? (value as Json[]).map(asText) : [asText(value)];
 }
 
 /** Whether `part` is in `whole`: of a mapping only the fields named count. */

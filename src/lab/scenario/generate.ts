@@ -10,6 +10,12 @@ export function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
+/** A scalar as text, anything else as JSON; absent is empty. */
+export function asText(value: Json | undefined): string {
+  if (value === undefined) return '';
+  return typeof value === 'object' ? JSON.stringify(value) : String(value);
+}
+
 const expression = /\$\{\s*([^}]*?)\s*\}/g;
 
 /** `i/250+20` with i given: integer arithmetic, strictly from left to right. Throws on anything else. */
@@ -61,7 +67,7 @@ export function substitute(value: Json, i: number, key = ''): Json {
   if (!isObject(value)) return value;
   return Object.fromEntries(
     Object.entries(value).map(([name, field]) => [
-      name.includes('${') ? String(substitute(name, i)) : name,
+      name.includes('${') ? asText(substitute(name, i)) : name,
       substitute(field, i, name),
     ]),
   );
@@ -77,7 +83,7 @@ function expandEndpointRange(object: JsonObject): JsonObject {
   const { first, count, ...rest } = range;
   const endpoints: Json[] = Array.isArray(object['endpoints']) ? [...(object['endpoints'] as Json[])] : [];
   for (let i = 0; i < Number(count); i++) {
-    endpoints.push({ conditions: { ready: true }, ...rest, addresses: [addToIp(first as string, i)] });
+    endpoints.push({ conditions: { ready: true }, ...rest, addresses: [addToIp(first, i)] });
   }
   const { endpointRange: _, ...others } = object;
   return { ...others, endpoints };

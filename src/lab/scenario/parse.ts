@@ -1,7 +1,7 @@
 /** Reads scenario files. A key that is not known is remarked on: it is a test that silently tests less. */
 import { readFileSync } from 'node:fs';
 import { parse as parseYaml } from 'yaml';
-import { expandObjects, isObject, type Json, type JsonObject } from './generate.ts';
+import { asText, expandObjects, isObject, type Json, type JsonObject } from './generate.ts';
 import type { Action, FamilyName, ProbeSpec, Scenario, ScenarioPod, Step } from './types.ts';
 
 const apiVersions: Readonly<Record<string, string>> = {
@@ -42,7 +42,7 @@ class Reader {
     const value = this.raw(key) ?? absent;
     if (typeof value !== 'string' && typeof value !== 'number')
       throw new Error(`${this.where}.${key}: a text was expected`);
-    return String(value);
+    return asText(value);
   }
 
   optionalText(key: string): string | undefined {
@@ -77,7 +77,7 @@ class Reader {
     return (Array.isArray(value) ? (value as Json[]) : [value]).map((item) => {
       if (typeof item !== 'string' && typeof item !== 'number')
         throw new Error(`${this.where}.${key}: texts were expected`);
-      return String(item);
+      return asText(item);
     });
   }
 
@@ -140,7 +140,7 @@ function parseProbe(value: Json | undefined, where: string, id?: string): ProbeS
 
 /** Sets what follows from the kind: `apiVersion` and the namespace. */
 export function completeObject(object: JsonObject): JsonObject {
-  const kind = String(object['kind']);
+  const kind = asText(object['kind']);
   const apiVersion = object['apiVersion'] ?? apiVersions[kind];
   if (apiVersion === undefined) throw new Error(`kind "${kind}": apiVersion is missing`);
   const metadata = isObject(object['metadata']) ? object['metadata'] : {};
@@ -253,10 +253,10 @@ function parseAction(
       const { node, ...commands } = step.mapping('exec') ?? {};
       if (typeof node !== 'string') throw new Error(`${where}.node: missing`);
       const parsed = Object.entries(commands).map(([mode, list]) => {
-        const items = Array.isArray(list) ? (list as Json[]) : [list as Json];
+        const items = Array.isArray(list) ? (list as Json[]) : [list];
         return [
           mode,
-          items.map((item) => (Array.isArray(item) ? (item as Json[]).map(String) : String(item))),
+          items.map((item) => (Array.isArray(item) ? (item as Json[]).map(asText) : asText(item))),
         ] as const;
       });
       return { kind: 'exec', node, commands: Object.fromEntries(parsed) };

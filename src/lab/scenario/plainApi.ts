@@ -4,7 +4,7 @@
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { isObject, mergePatch, type Json, type JsonObject } from './generate.ts';
+import { asText, isObject, mergePatch, type Json, type JsonObject } from './generate.ts';
 
 interface Event {
   readonly version: number;
@@ -157,7 +157,7 @@ export class PlainApi {
         return;
       case 'POST': {
         const object = JSON.parse(await readBody(request)) as JsonObject;
-        const own = `${namespace}/${String(metadataOf(object)['name'])}`;
+        const own = `${namespace}/${asText(metadataOf(object)['name'])}`;
         if (this.collections.get(collection)?.has(own) === true) {
           this.fail(response, 409, 'AlreadyExists', `${collection} "${own}" already exists`);
         } else this.send(response, 201, this.store(collection, own, object));

@@ -20,6 +20,11 @@ export function ownProxyCommand(): string[] {
   return [process.execPath, ...start, 'run', '--config', '{config}'];
 }
 
+/** The command line of another proxy, split at spaces; quotes keep words together. */
+export function splitCommand(text: string): string[] {
+  return (text.match(/"[^"]*"|'[^']*'|\S+/g) ?? []).map((word) => word.replace(/^(["'])(.*)\1$/, '$2'));
+}
+
 export class ProxyProcess {
   private readonly options: ProxyOptions;
   private child: ChildProcess | undefined;

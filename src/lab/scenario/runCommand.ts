@@ -6,7 +6,7 @@ import { sweepNamespaces } from '../net/namespaces.ts';
 import type { IptablesVariant } from './iptablesVariant.ts';
 import type { ApiKind } from './labApi.ts';
 import { readScenario } from './parse.ts';
-import { ownProxyCommand } from './proxyProcess.ts';
+import { ownProxyCommand, splitCommand } from './proxyProcess.ts';
 import { resultLines, stepLines } from './report.ts';
 import { playScenario, type ScenarioResult } from './runner.ts';
 import type { Scenario, Truth } from './types.ts';
@@ -22,11 +22,6 @@ interface Flags {
   readonly api: ApiKind;
   readonly keep?: true;
   readonly quiet?: true;
-}
-
-/** The command line of another proxy, split at spaces; quotes keep words together. */
-export function splitCommand(text: string): string[] {
-  return (text.match(/"[^"]*"|'[^']*'|\S+/g) ?? []).map((word) => word.replace(/^(["'])(.*)\1$/, '$2'));
 }
 
 function factor(text: string): number {
