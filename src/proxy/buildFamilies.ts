@@ -51,28 +51,25 @@ export async function supportedFamilies(
   return v4 && v6 ? ['IPv4', 'IPv6'] : [primary];
 }
 
-/** Sets the kernel up and makes the proxies, IPv4 first; with initOnly only the set-up, and undefined. */
-export async function buildFamilies(build: FamilyBuild): Promise<FamilyProxy[] | undefined> {
-  const { config, mode, families, log, metrics } = build;
-  log.info(
-    families.length === 2
-      ? 'kube-proxy running in dual-stack mode'
-      : 'kube-proxy running in single-stack mode',
-    { primary: build.addresses.primary },
-  );
-  const all = families.map((family) => ({ family, options: dataplaneOptions(build, family) }));
-  for (const { options } of all) await mode.prepare({ config, options, log });
-  if (config.initOnly) return undefined;
+/** The kernel settings that need privileges. Throws if one cannot be had. */
+export async function prepareKernel(build: FamilyBuild): Promise<void> {
+  const { config, mode, families, log } = build;
+  for (const family of families)
+    await mode.prepare({ config, options: dataplaneOptions(build, family), log });
+}
 
+/** Makes the proxies, IPv4 first. */
+export function buildFamilies(build: FamilyBuild): Promise<FamilyProxy[]> {
+  const { families, addresses, log, metrics } = build;
+  const stack = families.length === 2 ? 'dual-stack' : 'single-stack';
+  log.info(`kube-proxy running in ${stack} mode`, { primary: addresses.primary });
   const problems = new ProblemLedger((problem) => reportProblem(problem, log, metrics));
   let unsynced = families.length;
   const firstSync = (): void => {
     unsynced--;
     if (unsynced === 0) build.allSynced();
   };
-  return Promise.all(
-    all.map(({ family, options }) => buildFamily(build, family, options, problems, firstSync)),
-  );
+  return Promise.all(families.map((family) => buildFamily(build, family, problems, firstSync)));
 }
 
 /** One log line and one count for each object that cannot be used as it is. */
@@ -98,11 +95,11 @@ function dataplaneOptions(build: FamilyBuild, family: Family): DataplaneOptions 
 async function buildFamily(
   build: FamilyBuild,
   family: Family,
-  options: DataplaneOptions,
   problems: ProblemLedger,
   firstSync: () => void,
 ): Promise<FamilyProxy> {
   const { config, mode, health, nodeName } = build;
+  const options = dataplaneOptions(build, family);
   const log = build.log.with({ family });
   if (options.localDetector === undefined)
     log.info('Pods cannot be told from others: rules that need it are left out', {

@@ -1,79 +1,56 @@
 /** What the daemon tells the cluster in events: about its node, and about Services whose health check it cannot serve. */
 import { hostname } from 'node:os';
 import type { ApiClient } from '../cluster/apiClient.ts';
+import { EventRecorder } from '../cluster/events.ts';
 import type { Logger } from '../log/logger.ts';
 
 export interface NodeEventsOptions {
-  readonly client: ApiClient;
+  readonly client: Pick<ApiClient, 'write'>;
   readonly nodeName: string;
   readonly log: Logger;
 }
 
+/** Events under the reasons kube-proxy gives; delivered in the background. */
 export class NodeEvents {
-  private readonly options: NodeEventsOptions;
+  private readonly nodeName: string;
+  private readonly recorder: EventRecorder;
 
   constructor(options: NodeEventsOptions) {
-    this.options = options;
+    const { client, nodeName, log } = options;
+    this.nodeName = nodeName;
+    this.recorder = new EventRecorder({ client, hostName: hostname(), log });
   }
 
   starting(): void {
     this.node('Normal', 'Starting', '');
   }
 
-  bindFailed(server: 'healthz' | 'metrics', text: string): void {
+  /** A server's port could not be opened. */
+  bindFailed(server: 'healthz' | 'metrics', note: string): void {
     const reason = server === 'healthz' ? 'FailedToStartProxierHealthcheck' : 'FailedToStartMetricServer';
-    this.node('Warning', reason, text);
+    this.node('Warning', reason, note);
   }
 
   ipvsDeprecated(): void {
-    this.node(
-      'Warning',
-      'IPVSDeprecation',
-      'The ipvs proxy mode is deprecated; nftables mode is its successor',
+    const note = 'The ipvs proxy mode is deprecated; nftables mode is its successor';
+    this.node('Warning', 'IPVSDeprecation', note);
+  }
+
+  /** A health-check node port could not be opened. */
+  serviceHealthFailed(namespace: string, name: string, note: string): void {
+    this.recorder.record(
+      { kind: 'Service', namespace, name },
+      { type: 'Warning', reason: 'FailedToStartServiceHealthcheck', action: 'Listen', note },
     );
   }
 
-  serviceHealthFailed(namespace: string, name: string, note: string): void {
-    this.send(
-      { kind: 'Service', namespace, name },
-      'Warning',
-      'FailedToStartServiceHealthcheck',
-      'Listen',
-      note,
-    );
+  /** Gives what is queued a moment to be delivered, before the process ends. */
+  flush(): Promise<void> {
+    return this.recorder.flush(1000);
   }
 
   private node(type: 'Normal' | 'Warning', reason: string, note: string): void {
-    const regarding = { kind: 'Node', namespace: '', name: this.options.nodeName };
-    this.send(regarding, type, reason, 'StartKubeProxy', note);
-  }
-
-  private send(
-    regarding: { kind: string; namespace: string; name: string },
-    type: 'Normal' | 'Warning',
-    reason: string,
-    action: string,
-    note: string,
-  ): void {
-    const { client, log } = this.options;
-    const now = Date.now();
-    const namespace = regarding.namespace === '' ? 'default' : regarding.namespace;
-    const object = regarding.namespace === '' ? {} : { namespace: regarding.namespace };
-    const body = {
-      apiVersion: 'events.k8s.io/v1',
-      kind: 'Event',
-      metadata: { name: `${regarding.name}.${(BigInt(now) * 1_000_000n).toString(16)}`, namespace },
-      eventTime: `${new Date(now).toISOString().slice(0, -1)}000Z`,
-      reportingController: 'kube-proxy',
-      reportingInstance: `kube-proxy-${hostname()}`,
-      action,
-      reason,
-      type,
-      note,
-      regarding: { apiVersion: 'v1', kind: regarding.kind, name: regarding.name, ...object },
-    };
-    client
-      .write({ verb: 'create', path: `/apis/events.k8s.io/v1/namespaces/${namespace}/events`, body })
-      .catch((err: unknown) => log.error('Unable to write event', { reason, err }));
+    const subject = { kind: 'Node', namespace: '', name: this.nodeName } as const;
+    this.recorder.record(subject, { type, reason, action: 'StartKubeProxy', note });
   }
 }

@@ -1,5 +1,4 @@
 /** The health server and the metrics server, each listening for as long as the process lives. */
-import type { Registry } from 'prom-client';
 import { toDocument } from '../config/document.ts';
 import { featureEnabled } from '../config/features.ts';
 import type { ProxyConfig } from '../config/types.ts';
@@ -19,7 +18,6 @@ export interface ServerOptions {
   readonly config: ProxyConfig;
   readonly health: ProxyHealth;
   readonly metrics: Metrics;
-  readonly registry: Registry;
   readonly log: DaemonLog;
   /** A port could not be opened and the configuration says that this ends the process. */
   readonly hardFailed: (server: 'healthz' | 'metrics', error: Error) => void;
@@ -35,7 +33,7 @@ export class Servers {
 
   /** Opens both in the background. */
   start(): void {
-    const { config, health, metrics, registry, log } = this.options;
+    const { config, health, metrics, log } = this.options;
     if (config.healthzBindAddress !== '') {
       const handler = healthHandler({
         health,
@@ -46,7 +44,7 @@ export class Servers {
     }
     const startTime = Date.now();
     const serve = metricsHandler({
-      registry,
+      registry: metrics.registry,
       slis: new SliMetrics(),
       mode: config.mode,
       document: toDocument(config),

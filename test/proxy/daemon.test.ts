@@ -92,7 +92,7 @@ ${extra}`,
 class Daemon {
   readonly child: ChildProcess;
   log = '';
-  readonly ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+  private readonly ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
 
   constructor(args: string[]) {
     this.child = spawn(
@@ -108,6 +108,12 @@ class Daemon {
         resolve({ code, signal });
       }),
     );
+  }
+
+  /** How it ended; an error with its log if it does not within 20 s. */
+  async end(): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {
+    await eventually('the daemon ends', () => !running.has(this));
+    return this.ended;
   }
 
   async stop(): Promise<void> {
@@ -224,6 +230,8 @@ describe('the daemon', { concurrency: false }, () => {
     await eventually('the event', () => api.events.length > 0);
     const [event] = api.events;
     assert.equal(event?.['reason'], 'Starting');
+    assert.equal(event?.['action'], 'StartKubeProxy');
+    assert.equal(event?.['type'], 'Normal');
     assert.deepEqual(event?.['regarding'], { apiVersion: 'v1', kind: 'Node', name: 'n1' });
     assert.equal(event?.['reportingController'], 'kube-proxy');
   });
@@ -285,7 +293,7 @@ describe('the daemon', { concurrency: false }, () => {
   test('SIGTERM ends the process by the signal and leaves every rule', async () => {
     const before = rules();
     daemon.child.kill('SIGTERM');
-    const { code, signal } = await daemon.ended;
+    const { code, signal } = await daemon.end();
     assert.ok(signal === 'SIGTERM' || code === 143, `${code} ${signal}`);
     assert.equal(countRules(rules()), countRules(before));
   });
@@ -309,32 +317,54 @@ describe('the daemon', { concurrency: false }, () => {
   test('a change of the configuration file ends the process with 1', async () => {
     await eventually('healthz', () => get(healthz).status === 200);
     writeConfig('# changed\n');
-    assert.equal((await daemon.ended).code, 1);
+    assert.equal((await daemon.end()).code, 1);
     assert.match(daemon.log, /content of the proxy server's configuration file was updated/);
+  });
+
+  test('a change during the start counts too: the process waits for its node, then ends', async () => {
+    api.delete(node);
+    daemon = new Daemon(['run', `--config=${config}`, '-v=2']);
+    await eventually('the daemon waits for its node', () => daemon.log.includes('Listed'));
+    writeConfig('# changed again\n');
+    api.apply(node);
+    assert.equal((await daemon.end()).code, 1);
+    assert.match(daemon.log, /configuration file was updated/);
+  });
+
+  test('with NodeCIDR, new Pod CIDRs of the node end the process with 1', async () => {
+    writeConfig('detectLocalMode: NodeCIDR\n');
+    api.apply({ ...node, spec: { podCIDRs: ['10.1.0.0/24', 'fd01::/64'] } });
+    daemon = new Daemon(['run', `--config=${config}`]);
+    await eventually('healthz', () => get(healthz).status === 200);
+    await eventually('rules', () => rules().includes('! -s 10.1.0.0/24'));
+    api.apply({ ...node, spec: { podCIDRs: ['10.2.0.0/24', 'fd01::/64'] } });
+    assert.equal((await daemon.end()).code, 1);
+    assert.match(daemon.log, /PodCIDRs of the node changed/);
+    api.apply(node);
+    writeConfig();
   });
 
   test('--init-only sets the kernel up and ends with 0', async () => {
     inNamespace(namespace, ['sysctl', '-q', '-w', 'net.ipv4.conf.all.route_localnet=0']);
     daemon = new Daemon(['run', `--config=${config}`, '--init-only']);
-    assert.equal((await daemon.ended).code, 0);
+    assert.equal((await daemon.end()).code, 0);
     const value = inNamespace(namespace, ['sysctl', '-n', 'net.ipv4.conf.all.route_localnet']);
     assert.equal(value.trim(), '1');
   });
 
   test('a port that is taken ends the process with 1 if that is asked for', async () => {
     writeConfig('bindAddressHardFail: true\nmetricsBindAddress: 127.0.0.1:6443\n');
-    const events = api.events.length;
     daemon = new Daemon(['run', `--config=${config}`]);
-    assert.equal((await daemon.ended).code, 1);
+    assert.equal((await daemon.end()).code, 1);
     assert.match(daemon.log, /Failed to start metrics server/);
-    assert.ok(api.events.length >= events);
+    assert.ok(api.events.some((event) => event['reason'] === 'FailedToStartMetricServer'));
   });
 
   test('--cleanup removes the rules of every mode, and nothing else', async () => {
     inNamespace(namespace, ['nft', 'add', 'table', 'ip6', 'kube-proxy']);
     inNamespace(namespace, ['iptables', '-t', 'nat', '-A', 'POSTROUTING', '-s', '10.9.9.9', '-j', 'ACCEPT']);
     daemon = new Daemon(['--cleanup']);
-    assert.equal((await daemon.ended).code, 0, daemon.log);
+    assert.equal((await daemon.end()).code, 0, daemon.log);
     const left = rules();
     assert.ok(!/KUBE-(SVC|SEP|SERVICES|NODEPORTS|POSTROUTING)/.test(left), left);
     assert.match(left, /-s 10\.9\.9\.9\/32 -j ACCEPT/);
