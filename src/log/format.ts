@@ -42,20 +42,24 @@ export function formatJSON(entry: Entry): string {
   if (severity === 'error') line['err'] = 'err' in fields ? errorText(fields['err']) : undefined;
   else line['v'] = entry.level;
   for (const key in fields) {
-    if (!(key in line)) line[key] = key === 'err' ? errorText(fields[key]) : jsonValue(fields[key]);
+    if (!Object.hasOwn(line, key))
+      line[key] = key === 'err' ? errorText(fields[key]) : jsonValue(fields[key]);
   }
   return `${stringify(line)}\n`;
 }
 
 /** An error with its causes, as far as the message does not name them already: `cannot load x: ENOENT`. */
-export function errorText(error: unknown): string {
+export function errorText(error: unknown, seen: ReadonlySet<unknown> = new Set()): string {
   if (!(error instanceof Error)) return typeof error === 'string' ? error : stringify(error);
+  // Causes may go in a circle.
+  const inner = new Set(seen).add(error);
   let text = error.message || error.name;
   if (error instanceof AggregateError && error.errors.length > 0) {
-    text += ` [${error.errors.map(errorText).join(', ')}]`;
+    const parts = error.errors.filter((part) => !inner.has(part));
+    text += ` [${parts.map((part) => errorText(part, inner)).join(', ')}]`;
   }
-  if (error.cause !== undefined && error.cause !== error) {
-    const cause = errorText(error.cause);
+  if (error.cause !== undefined && !inner.has(error.cause)) {
+    const cause = errorText(error.cause, inner);
     if (!text.includes(cause)) text += `: ${cause}`;
   }
   return text;
@@ -84,25 +88,26 @@ function textValue(value: unknown): string {
     default:
       if (value === null) return '<nil>';
       if (value instanceof Error) return quote(errorText(value));
-      return stringify(jsonValue(value));
+      return stringify(value);
   }
 }
 
+/** What JSON has no form for, in one that can be read. */
 function jsonValue(value: unknown): unknown {
+  if (typeof value === 'bigint') return String(value);
   if (value instanceof Error) return errorText(value);
-  if (value instanceof Map) return Object.fromEntries(value);
   if (value instanceof Set) return [...value];
-  return value;
+  if (!(value instanceof Map)) return value;
+  const entries = [...value];
+  return entries.every(([key]) => typeof key === 'string') ? Object.fromEntries(entries) : entries;
 }
 
 function stringify(value: unknown): string {
   try {
-    return (
-      JSON.stringify(value, (_, item: unknown) => (typeof item === 'bigint' ? String(item) : item)) ?? 'null'
-    );
+    return JSON.stringify(value, (_, item: unknown) => jsonValue(item)) ?? 'null';
   } catch (error) {
-    // A cycle: what is logged must never stop the program.
-    return JSON.stringify(`unprintable: ${error instanceof Error ? error.message : String(error)}`);
+    // A cycle, or a toJSON that throws: what is logged must never stop the program.
+    return JSON.stringify(`unprintable: ${error instanceof Error ? error.message : typeof error}`);
   }
 }
 

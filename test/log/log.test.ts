@@ -138,6 +138,10 @@ test('an error tells its causes, each once', () => {
     'all failed [ENOENT, b]',
   );
   assert.equal(errorText('text'), 'text');
+  const first = new Error('first');
+  const second = new Error('second', { cause: first });
+  first.cause = second;
+  assert.equal(errorText(second), 'second: first');
   assert.equal(errorText({ code: 1 }), '{"code":1}');
 });
 
