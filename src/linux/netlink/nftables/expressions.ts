@@ -168,8 +168,9 @@ export interface DynamicSet extends Kept {
 }
 export interface Counter extends Kept {
   readonly kind: 'counter';
-  readonly bytes: bigint;
-  readonly packets: bigint;
+  /** Absent in a new rule: counts from 0. */
+  readonly bytes?: bigint;
+  readonly packets?: bigint;
 }
 export interface Limit extends Kept {
   readonly kind: 'limit';

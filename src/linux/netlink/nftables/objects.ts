@@ -246,15 +246,25 @@ const UDATA_SET_COMMENT = 7;
 
 const VERDICT_TYPE = 0xffffff00;
 
-function writeComment(writer: MessageWriter, type: number, comment: string | undefined): void {
-  if (comment === undefined) return;
+/** True if the attribute is among those kept as they came, so that it must not be written a second time. */
+function isKept(kept: readonly RawAttribute[] | undefined, type: number): boolean {
+  return kept !== undefined && kept.some((attribute) => (attribute.type & 0x3fff) === type);
+}
+
+function writeComment(
+  writer: MessageWriter,
+  type: number,
+  comment: string | undefined,
+  kept: readonly RawAttribute[] | undefined,
+): void {
+  if (comment === undefined || isKept(kept, type)) return;
   writer.data(type, writeUserdata([{ type: UDATA_COMMENT, value: commentBytes(comment) }]));
 }
 
 export function writeTable(writer: MessageWriter, table: Table): void {
   writer.string(1, table.name);
   writer.u32(2, table.flags ?? 0);
-  writeComment(writer, 6, table.comment);
+  writeComment(writer, 6, table.comment, table.unknown);
   for (const attribute of table.unknown ?? []) writer.attribute(attribute);
 }
 
@@ -270,7 +280,7 @@ export function writeChain(writer: MessageWriter, chain: Chain): void {
     writer.u32(2, hook.priority);
     writer.endNested(start);
   }
-  writeComment(writer, 12, chain.comment);
+  writeComment(writer, 12, chain.comment, chain.unknown);
   for (const attribute of chain.unknown ?? []) writer.attribute(attribute);
 }
 
@@ -278,7 +288,7 @@ export function writeRule(writer: MessageWriter, rule: Rule): void {
   writer.string(1, rule.table.name);
   writer.string(2, rule.chain);
   writeExpressions(writer, 4, rule.expressions);
-  writeComment(writer, 7, rule.comment);
+  writeComment(writer, 7, rule.comment, rule.unknown);
   for (const attribute of rule.unknown ?? []) writer.attribute(attribute);
 }
 
@@ -286,12 +296,15 @@ export function writeSet(writer: MessageWriter, set: NftSet): void {
   writer.string(1, set.table.name);
   writer.string(2, set.name);
   writer.u32(3, set.flags);
-  writer.u32(4, typeNumber(set.key));
-  writer.u32(5, sizeOf(set.key));
+  const { unknown } = set;
+  if (!isKept(unknown, 4)) {
+    writer.u32(4, typeNumber(set.key));
+    writer.u32(5, sizeOf(set.key));
+  }
   if (set.value === 'verdict') {
     writer.u32(6, VERDICT_TYPE);
     writer.u32(7, 0);
-  } else if (set.value !== undefined) {
+  } else if (set.value !== undefined && !isKept(unknown, 6)) {
     writer.u32(6, typeNumber(set.value));
     writer.u32(7, sizeOf(set.value));
   }
@@ -312,8 +325,8 @@ export function writeSet(writer: MessageWriter, set: NftSet): void {
     writer.endNested(start);
   }
   if (set.timeout !== undefined) writer.u64(11, BigInt(set.timeout));
-  writer.data(13, writeUserdata(setUserdata(set)));
-  for (const attribute of set.unknown ?? []) writer.attribute(attribute);
+  if (!isKept(unknown, 13)) writer.data(13, writeUserdata(setUserdata(set)));
+  for (const attribute of unknown ?? []) writer.attribute(attribute);
 }
 
 /** nft's enum byteorder: 0 none, 1 host, 2 big endian */
@@ -346,7 +359,7 @@ export function writeElement(writer: MessageWriter, element: Element): void {
   if (element.keyEnd !== undefined) writeValue(writer, 10, element.keyEnd);
   if (element.data !== undefined) writeValue(writer, 2, element.data);
   else if (element.verdict !== undefined) writeVerdict(writer, 2, element.verdict);
-  if (element.comment !== undefined) writeComment(writer, 6, element.comment);
+  if (element.comment !== undefined) writeComment(writer, 6, element.comment, element.unknown);
   if (element.unknown !== undefined) for (const attribute of element.unknown) writer.attribute(attribute);
   writer.endNested(start);
 }
@@ -509,6 +522,8 @@ export function readSet(message: Message): NftSet {
   const fields: { -readonly [K in keyof NftSet]?: NftSet[K] | undefined } = {};
   let dataType: number | undefined;
   let userdata: RawAttribute | undefined;
+  const keyAttributes: RawAttribute[] = [];
+  const dataAttributes: RawAttribute[] = [];
   while (reader.next()) {
     switch (reader.type) {
       case 1:
@@ -522,13 +537,17 @@ export function readSet(message: Message): NftSet {
         break;
       case 4:
         fields.key = typesOf(reader.u32());
+        keyAttributes.push(reader.raw());
         break;
       case 5:
-      case 7:
-        // Lengths follow from the types.
+        keyAttributes.push(reader.raw());
         break;
       case 6:
         dataType = reader.u32();
+        dataAttributes.push(reader.raw());
+        break;
+      case 7:
+        dataAttributes.push(reader.raw());
         break;
       case 9: {
         const inner = reader.nested();
@@ -558,7 +577,10 @@ export function readSet(message: Message): NftSet {
     else if (entry.type === UDATA_SET_DATA_TYPEOF) fields.valueSelectors = readDescription(entry.value);
     else if (entry.type === UDATA_SET_COMMENT) fields.comment = readComment(entry.value);
   }
-  return compact({
+  // Lengths follow from types that we know; of others number and length stay as they are.
+  if (fields.key?.includes('unknown') === true) unknown.push(...keyAttributes);
+  if (fields.value?.includes('unknown') === true) unknown.push(...dataAttributes);
+  const set = compact({
     kind: 'set',
     table: { family: familyOf(message), name: tableName },
     name: fields.name ?? '',
@@ -572,8 +594,15 @@ export function readSet(message: Message): NftSet {
     comment: fields.comment,
     handle: fields.handle,
     id: fields.id,
-    unknown,
   } as NftSet);
+  // What nft noted beyond (constants, merging of intervals) is kept as a whole.
+  if (userdata !== undefined && !sameBytes(writeUserdata(setUserdata(set)), userdata.value))
+    unknown.push(userdata);
+  return unknown.length === 0 ? set : { ...set, unknown };
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, index) => byte === b[index]);
 }
 
 /** The set that a message about elements belongs to, and its elements. */
@@ -593,7 +622,8 @@ export function readElements(message: Message): SetElements {
     else if (reader.type === 2) setName = reader.string();
     else if (reader.type === 3) {
       const list = reader.nested();
-      while (list.next()) if (list.type === 1) elements.push(readElement(list.nested()));
+      // nft numbers them, the kernel does not.
+      while (list.next()) elements.push(readElement(list.nested()));
     }
   }
   return { table: { family: familyOf(message), name: tableName }, set: setName, elements };

@@ -210,7 +210,9 @@ class RulePrinter {
       case 'dynset':
         return this.#dynamicSet(expression);
       case 'counter':
-        return `counter packets ${expression.packets} bytes ${expression.bytes}`;
+        return expression.packets === undefined
+          ? 'counter'
+          : `counter packets ${expression.packets} bytes ${expression.bytes ?? 0n}`;
       case 'limit': {
         const unit = { '1': 'second', '60': 'minute', '3600': 'hour', '86400': 'day', '604800': 'week' }[
           expression.unit.toString()

@@ -53,7 +53,7 @@ export function matchPrefix(selector: Selector, cidr: string, operator: '==' | '
   }
   return [
     ...load([selector]),
-    bitwise(mask, new Uint8Array(mask.length)),
+    bitwise(mask, new Uint8Array(mask.length), false),
     { kind: 'cmp', source: 1, operator, data: { value: base } },
   ];
 }
@@ -75,7 +75,7 @@ export function matchBits(selector: Selector, names: readonly string[], none = f
   for (const name of names) valueBytes(type, name).forEach((byte, index) => (mask[index]! |= byte));
   return [
     ...load([selector]),
-    bitwise(mask, new Uint8Array(4)),
+    bitwise(mask, new Uint8Array(4), false),
     { kind: 'cmp', source: 1, operator: none ? '==' : '!=', data: { value: new Uint8Array(4) } },
   ];
 }
@@ -91,17 +91,18 @@ export function matchMasked(
   const size = selectorSize(selector);
   return [
     ...load([selector]),
-    bitwise(numberBytes(mask, size, hostOrder), new Uint8Array(size)),
+    bitwise(numberBytes(mask, size, hostOrder), new Uint8Array(size), true),
     { kind: 'cmp', source: 1, operator, data: { value: numberBytes(value, size, hostOrder) } },
   ];
 }
 
-function bitwise(mask: Uint8Array, xor: Uint8Array): Expression {
+/** `written`: the operator stands in the rule's text; nft leaves it out where a mask only follows from the value. */
+function bitwise(mask: Uint8Array, xor: Uint8Array, written: boolean): Expression {
   return {
     kind: 'bitwise',
     source: 1,
     register: 1,
-    operation: 0,
+    ...(written ? { operation: 0 } : {}),
     length: mask.length,
     mask: { value: mask },
     xor: { value: xor },
@@ -148,7 +149,7 @@ export function setMark(value: number): Statement {
 export function markOr(bits: number): Statement {
   return [
     { kind: 'meta', key: 'mark', register: 1 },
-    bitwise(numberBytes(~bits >>> 0, 4, true), numberBytes(bits, 4, true)),
+    bitwise(numberBytes(~bits >>> 0, 4, true), numberBytes(bits, 4, true), true),
     { kind: 'set meta', key: 'mark', source: 1 },
   ];
 }
@@ -157,7 +158,7 @@ export function markOr(bits: number): Statement {
 export function markXor(bits: number): Statement {
   return [
     { kind: 'meta', key: 'mark', register: 1 },
-    bitwise(numberBytes(0xffffffff, 4, true), numberBytes(bits, 4, true)),
+    bitwise(numberBytes(0xffffffff, 4, true), numberBytes(bits, 4, true), true),
     { kind: 'set meta', key: 'mark', source: 1 },
   ];
 }
@@ -166,7 +167,7 @@ export function markXor(bits: number): Statement {
 export function markAnd(mask: number): Statement {
   return [
     { kind: 'meta', key: 'mark', register: 1 },
-    bitwise(numberBytes(mask, 4, true), new Uint8Array(4)),
+    bitwise(numberBytes(mask, 4, true), new Uint8Array(4), true),
     { kind: 'set meta', key: 'mark', source: 1 },
   ];
 }
@@ -248,7 +249,7 @@ export function reject(family: TableFamily): Statement {
 export const rejectWithReset: Statement = [{ kind: 'reject', type: 'tcp reset', code: 0 }];
 
 /** `counter` */
-export const counter: Statement = [{ kind: 'counter', bytes: 0n, packets: 0n }];
+export const counter: Statement = [{ kind: 'counter' }];
 
 export interface UpdateOptions {
   /** `add` leaves an existing element's time-out alone, `update` starts it anew. */
@@ -279,9 +280,7 @@ export function update(set: string, key: readonly Selector[], options: UpdateOpt
       operation: options.operation ?? 'update',
       ...(options.timeout === undefined ? {} : { timeout: BigInt(options.timeout) }),
       set,
-      ...(options.counter === true
-        ? { flags: 2, expression: { kind: 'counter', bytes: 0n, packets: 0n } as const }
-        : {}),
+      ...(options.counter === true ? { flags: 2, expression: { kind: 'counter' } as const } : {}),
     },
   ];
 }
