@@ -91,6 +91,9 @@ const streamingRefused = new Set([400, 404, 405, 406, 415, 422, 501]);
 /** A watch that ends sooner than this without a word counts as failed. Milliseconds. */
 const shortWatch = 1_000;
 
+/** Until a resource that may not be read, and is not needed, is asked for again. Milliseconds. */
+const forbiddenPause = 300_000;
+
 class StreamingListUnsupported extends Error {
   override readonly name = 'StreamingListUnsupported';
 }
@@ -413,6 +416,11 @@ export class Reflector<T extends ApiObject> {
         this.store.markSynced();
         return Number.POSITIVE_INFINITY;
       }
+      if (error.status === 403 && this.resource.optional && !this.store.synced) {
+        this.log.info('This resource may not be read (RBAC): going without it', { err: error.message });
+        this.store.markSynced();
+      }
+      if (error.status === 403 && this.resource.optional) return forbiddenPause * (1 + this.random());
       if (this.mustList && this.streaming && streamingRefused.has(error.status)) {
         return this.withoutStreaming(error.message);
       }

@@ -113,3 +113,20 @@ test('a server without ServiceCIDR is asked in both versions, then left alone, w
   assert.equal(server.requests.length, asked);
   await reflector.stop();
 });
+
+test('a resource that is not needed and may not be read does not hold anything up', async () => {
+  const { server, client } = await setUp({}, { kind: 'ServiceCIDR' });
+  server.intercept = (_request, response) => {
+    server.status(response, 403, 'Forbidden');
+    return true;
+  };
+  const handler = new RecordingHandler<ServiceCIDR>();
+  const log = new RecordingLogger();
+  const reflector = new Reflector({ client, resource: serviceCIDRs, handler, log, timings: quick });
+  reflector.start();
+  await until('synced', () => handler.syncedAt === 0);
+  await new Promise((resolve) => setTimeout(resolve, 60));
+  assert.equal(server.requests.length, 1, 'asked again much later');
+  assert.equal(log.lines.filter((line) => line.includes('may not be read')).length, 1);
+  await reflector.stop();
+});

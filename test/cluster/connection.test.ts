@@ -357,6 +357,38 @@ describe('exec plugins', () => {
     });
   });
 
+  test('a plugin may give a client certificate', async () => {
+    const names: string[] = [];
+    const fake = await serve(
+      (request) => {
+        names.push(String((request.socket as TLSSocket).getPeerCertificate().subject.CN));
+        return true;
+      },
+      {
+        tls: {
+          ...authority.issue('server', 'IP:127.0.0.1'),
+          ca: authority.ca,
+          requestCert: true,
+          rejectUnauthorized: true,
+        },
+      },
+    );
+    const { cert, key } = authority.issue('by-plugin', '');
+    write(
+      'credential.json',
+      JSON.stringify({
+        apiVersion,
+        kind: 'ExecCredential',
+        status: { clientCertificateData: cert, clientKeyData: key },
+      }),
+    );
+    plugin(`cat ${join(folder, 'credential.json')}`);
+    const cluster = { server: fake.url, 'certificate-authority-data': base64(authority.ca) };
+    const exec = { apiVersion, command: './plugin.sh' };
+    await ask(await load({ kubeconfig: kubeconfig({ cluster, user: { exec } }), env: process.env }));
+    assert.deepEqual(names, ['by-plugin']);
+  });
+
   test('what goes wrong is said with the field and the words of the plugin', async () => {
     const cluster = { server: 'https://192.0.2.7' };
     const trial = async (exec: Record<string, unknown>): Promise<unknown> =>
@@ -379,7 +411,7 @@ describe('exec plugins', () => {
 
 describe('proxies', () => {
   test('proxy-url: requests go through the tunnel of a proxy', async () => {
-    const server = await serve(() => true);
+    const server = await serve(() => true, { tls: authority.issue('server', 'IP:127.0.0.1') });
     const targets: string[] = [];
     const proxy = createHttpServer();
     const tunnels = new Set<Socket>();
@@ -401,6 +433,7 @@ describe('proxies', () => {
     });
     const cluster = {
       server: server.url,
+      'certificate-authority-data': base64(authority.ca),
       'proxy-url': `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`,
     };
     assert.deepEqual(await ask(await load({ kubeconfig: kubeconfig({ cluster }) })), {
