@@ -35,6 +35,12 @@ export class DriftMonitor {
   #checking = false;
   #notBefore = 0;
   #ready = false;
+  /** Fingerprint right after a sync of ours that nobody else's changes fell into. */
+  #own: string | undefined;
+  /** A check has found our own rules right at least once: this iptables prints them as we expect. */
+  #tried = false;
+  /** What a check found wrong though nobody had touched the rules: a misreading, not believed again. */
+  readonly #misread = new Set<string>();
 
   constructor(options: DriftMonitorOptions) {
     this.#options = options;
@@ -69,12 +75,14 @@ export class DriftMonitor {
   end(before: string | undefined, commits: number | undefined, trusted: boolean): void {
     this.#busy--;
     this.#ready = commits !== undefined;
+    this.#own = undefined;
     if (before === undefined || commits === undefined || !(trusted || before === this.#verified)) {
       this.#verified = undefined;
       return;
     }
     const now = this.#options.fingerprint.read();
-    this.#verified = now === this.#options.fingerprint.after(before, commits) ? now : undefined;
+    if (now === this.#options.fingerprint.after(before, commits)) this.#own = now;
+    this.#verified = this.#tried ? this.#own : undefined;
   }
 
   /** One look; answers what was wrong. */
@@ -90,10 +98,19 @@ export class DriftMonitor {
     try {
       const { wrong, complete } = await this.#options.check();
       if (epoch !== this.#epoch) return undefined;
-      if (wrong === undefined) {
+      if (wrong !== undefined && !this.#misread.has(wrong) && seen !== undefined && seen === this.#own) {
+        this.#misread.add(wrong);
+        this.#options.log.warn(
+          'This iptables prints our own rules in a way that is not understood; full syncs write everything, and some changes by others go unnoticed',
+          { what: wrong },
+        );
+      }
+      if (wrong === undefined || this.#misread.has(wrong)) {
+        this.#tried ||= complete;
         this.#verified = complete ? seen : undefined;
         const end = performance.now();
-        this.#notBefore = end + (end - begun) / checkShare;
+        if (end - begun > this.#options.interval * checkShare)
+          this.#notBefore = end + (end - begun) / checkShare;
         return undefined;
       }
       this.#options.onDrift(wrong);
