@@ -424,8 +424,11 @@ export class Reflector<T extends ApiObject> {
       if (this.mustList && this.streaming && streamingRefused.has(error.status)) {
         return this.withoutStreaming(error.message);
       }
-      // The server has not caught up with the version we know (504 ResourceVersionTooLarge): take what it has.
-      if (error.status === 504 && this.mustList) this.resourceVersion = '';
+      // The server does not know the version we know (it lags, or was restored from a backup): take what it has.
+      if (error.status === 504 && (this.mustList || /too large resource version/i.test(error.message))) {
+        this.mustList = true;
+        this.resourceVersion = '';
+      }
     }
     this.stats.failures++;
     this.logFailure(error as Error);

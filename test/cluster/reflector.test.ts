@@ -384,3 +384,25 @@ test('a handler that throws does not stop the watch', async () => {
   assert.ok(log.lines.some((line) => line.includes('Handling an object failed')));
   log.lines.length = 0;
 });
+
+test('a server restored from a backup, whose versions are lower, is listed anew', async () => {
+  const server = await serve();
+  server.put('a');
+  const { handler } = await reflect(server, { streamingList: false });
+  await until('a watch', () => server.watchers.size === 1 && handler.syncedAt >= 0);
+  server.intercept = (_request, response, url) => {
+    if (Number(url.searchParams.get('resourceVersion') ?? '0') <= server.version) return false;
+    server.json(response, 504, {
+      kind: 'Status',
+      code: 504,
+      reason: 'Timeout',
+      message: 'Timeout: Too large resource version: 101, current: 51',
+    });
+    return true;
+  };
+  server.cutWatches('destroy');
+  server.version = 50;
+  server.objects.clear();
+  server.put('restored');
+  await until('restored', () => handler.known.has('default/restored') && !handler.known.has('default/a'));
+});
