@@ -8,15 +8,29 @@ export function addressBytes(address: string): Uint8Array {
 }
 
 function parseIPv4(text: string): Uint8Array | undefined {
-  const parts = text.split('.');
-  if (parts.length !== 4) return undefined;
   const bytes = new Uint8Array(4);
-  for (let i = 0; i < 4; i++) {
-    const part = parts[i]!;
-    if (!/^\d{1,3}$/.test(part) || Number(part) > 255) return undefined;
-    bytes[i] = Number(part);
+  return writeIPv4(text, bytes, 0) ? bytes : undefined;
+}
+
+/** Writes the 4 bytes of an IPv4 address at `at`; false (and some bytes perhaps changed) if the text is none. */
+export function writeIPv4(text: string, bytes: Uint8Array, at: number): boolean {
+  let part = 0;
+  let digits = 0;
+  let value = 0;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code >= 48 && code <= 57) {
+      value = value * 10 + code - 48;
+      if (++digits > 3 || value > 255) return false;
+    } else if (code === 46 && digits > 0 && part < 3) {
+      bytes[at + part++] = value;
+      digits = 0;
+      value = 0;
+    } else return false;
   }
-  return bytes;
+  if (part !== 3 || digits === 0) return false;
+  bytes[at + 3] = value;
+  return true;
 }
 
 function parseIPv6(text: string): Uint8Array | undefined {

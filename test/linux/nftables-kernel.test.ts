@@ -1,11 +1,24 @@
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { after, before, beforeEach, describe, test } from 'node:test';
+import { EEXIST, ENOENT, ERESTART, isRefusal } from '../../src/linux/netlink/errors.ts';
 import { withNetworkNamespace } from '../../src/linux/netlink/namespace.ts';
 import { Batch } from '../../src/linux/netlink/nftables/batch.ts';
-import { chain, map, rule, set, table } from '../../src/linux/netlink/nftables/objects.ts';
+import {
+  sameElement,
+  sameHook,
+  sameRule,
+  sameSet,
+  signExpressions,
+} from '../../src/linux/netlink/nftables/compare.ts';
+import { chain, map, rule, set, table, type Element } from '../../src/linux/netlink/nftables/objects.ts';
 import { printTable } from '../../src/linux/netlink/nftables/print.ts';
 import { ct, fib, ip, ip6, meta, numgen, th } from '../../src/linux/netlink/nftables/selectors.ts';
-import { NftSocket } from '../../src/linux/netlink/nftables/socket.ts';
+import {
+  CommitError,
+  NftSocket,
+  watchNftables,
+  type NftEvent,
+} from '../../src/linux/netlink/nftables/socket.ts';
 import {
   accept,
   backToCaller,
@@ -200,3 +213,267 @@ for (const family of ['ip', 'ip6'] as const) {
     assert.deepEqual(lines(theirs), lines(ours));
   });
 }
+
+describe('nftables: transactions', () => {
+  const kp = table('ip', 'tx');
+  const backends = map(kp, 'backends', ['ipv4_addr', 'inet_service'], ['ipv4_addr']);
+  const element = (n: number, to = '10.1.0.1'): Element => ({
+    key: concatBytes(backends.key, [`10.0.${n >>> 8}.${n & 255}`, 80]),
+    data: concatBytes(['ipv4_addr'], [to]),
+  });
+  const refusal = (action: () => unknown): CommitError => {
+    try {
+      action();
+    } catch (error) {
+      assert.ok(error instanceof CommitError, String(error));
+      return error;
+    }
+    return assert.fail('was not refused');
+  };
+
+  beforeEach(() => {
+    nft('flush', 'ruleset');
+    socket.commit(new Batch().add(kp).add(chain(kp, 'one')).add(backends));
+  });
+
+  test('nftables: a refused batch names the part and the element, and nothing of it takes effect', () => {
+    socket.commit(new Batch().addElements(backends, [element(7)]));
+    const missing = refusal(() =>
+      socket.commit(
+        new Batch()
+          .add(chain(kp, 'two'))
+          .deleteElements(backends, [element(7), element(8), element(9)])
+          .add(rule(kp, 'one', [jump('nowhere')], 'where to?')),
+      ),
+    );
+    assert.deepEqual(
+      missing.failures.map((failure) => [failure.operation, failure.acknowledgement.errno]),
+      [
+        [1, ENOENT],
+        [2, ENOENT],
+      ],
+    );
+    assert.match(
+      missing.message,
+      /^delete element ip tx backends \{ 10\.0\.0\.8 \. 80 \}: ENOENT: .* \(and 1 more\)$/,
+    );
+    assert.equal(missing.failures[1]!.request, 'add rule ip tx one jump nowhere comment "where to?"');
+    assert.deepEqual(
+      socket.listChains(kp).map((each) => each.name),
+      ['one'],
+    );
+    assert.equal(socket.listElements(kp, 'backends').length, 1);
+
+    const other = refusal(() =>
+      socket.commit(new Batch().addElements(backends, [element(6), element(7, '10.1.0.2')])),
+    );
+    assert.ok(isRefusal(other, EEXIST));
+    assert.match(other.message, /10\.0\.0\.7 \. 80 : 10\.1\.0\.2/);
+    // Replacing is deleting and adding in one batch.
+    socket.commit(
+      new Batch().deleteElements(backends, [element(7)]).addElements(backends, [element(7, '10.1.0.2')]),
+    );
+    assert.match(nft('list', 'map', 'ip', 'tx', 'backends'), /10\.0\.0\.7 \. 80 : 10\.1\.0\.2/);
+  });
+
+  test('nftables: what was read before somebody else changed the ruleset is refused as out of date', () => {
+    const generation = socket.generation();
+    nft('add', 'chain', 'ip', 'tx', 'theirs');
+    const late = refusal(() =>
+      socket.commit(new Batch().add(chain(kp, 'ours')), { generation: generation.id }),
+    );
+    assert.ok(isRefusal(late, ERESTART));
+    const now = socket.generation();
+    assert.equal(now.id, generation.id + 1);
+    socket.commit(new Batch().add(chain(kp, 'ours')), { generation: now.id });
+    assert.deepEqual(
+      socket.listChains(kp).map((each) => each.name),
+      ['one', 'theirs', 'ours'],
+    );
+  });
+
+  test('nftables: rules are appended, inserted, replaced and deleted by the handles the kernel gives', () => {
+    const batch = new Batch()
+      .add(rule(kp, 'one', [accept], 'b'), { echo: true })
+      .add(rule(kp, 'one', [drop], 'c'));
+    const { echoed } = socket.commit(batch);
+    assert.equal(echoed.length, 1);
+    const [first] = echoed;
+    assert.ok(first?.kind === 'rule' && first.handle !== undefined && first.comment === 'b');
+    socket.commit(
+      new Batch()
+        .add(chain(kp, 'two'))
+        .insert(rule(kp, 'one', [counter], 'a'))
+        .replace({ ...rule(kp, 'one', [jump('two')], 'b2'), handle: first.handle }),
+    );
+    const comments = (): (string | undefined)[] => socket.listRules(kp, 'one').map((each) => each.comment);
+    assert.deepEqual(comments(), ['a', 'b2', 'c']);
+    const [a] = socket.listRules(kp, 'one');
+    socket.commit(new Batch().delete(a!));
+    assert.deepEqual(comments(), ['b2', 'c']);
+    assert.throws(() => new Batch().delete(rule(kp, 'one', [drop])), /no handle/);
+    socket.commit(new Batch().flush(chain(kp, 'one')).delete(chain(kp, 'two')).flush(backends));
+    assert.deepEqual(comments(), []);
+    assert.equal(socket.getTable({ family: 'ip', name: 'tx' })?.name, 'tx');
+    socket.commit(new Batch().delete(kp).destroy(table('ip', 'never')));
+    assert.equal(socket.getTable(kp), undefined);
+    assert.equal(socket.readTable(kp), undefined);
+  });
+
+  test('nftables: 100,000 elements load in bulk and are read back', () => {
+    const elements: Element[] = [];
+    for (let i = 0; i < 100_000; i++) {
+      const key = new Uint8Array(8);
+      new DataView(key.buffer).setUint32(0, 0x0a000000 + i);
+      key[5] = 80;
+      elements.push({ key, data: key.subarray(0, 4) });
+    }
+    const batch = new Batch();
+    let best = Infinity;
+    for (let i = 0; i < 3; i++) {
+      batch.clear();
+      const start = performance.now();
+      batch.addElements(backends, elements);
+      best = Math.min(best, performance.now() - start);
+    }
+    assert.ok(best < 300, `encoding took ${best} ms`);
+    socket.commit(batch);
+    const back = socket.listElements(kp, 'backends');
+    assert.equal(back.length, 100_000);
+    const wanted = new Set(elements.map(({ key }) => Buffer.from(key).toString('hex')));
+    for (const one of back) wanted.delete(Buffer.from(one.key).toString('hex'));
+    assert.equal(wanted.size, 0);
+
+    // One element among them.
+    const times: number[] = [];
+    for (let i = 0; i < 400; i++) {
+      batch.clear();
+      const start = performance.now();
+      batch
+        .deleteElements(backends, [elements[i]!])
+        .addElements(backends, [{ key: elements[i]!.key, data: elements[i + 1]!.key.subarray(0, 4) }]);
+      socket.commit(batch);
+      times.push(performance.now() - start);
+    }
+    const median = times.toSorted((a, b) => a - b)[200]!;
+    assert.ok(median < 1, `${median} ms for one element`);
+  });
+
+  test('nftables: a watcher tells our changes from those of others', async () => {
+    const events: NftEvent[] = [];
+    let generations = 0;
+    let stop: () => void = () => undefined;
+    const enough = new Promise<void>((resolve) => {
+      stop = inside(() =>
+        watchNftables(
+          (event) => {
+            events.push(event);
+            if (event.kind === 'generation' && ++generations === 3) resolve();
+          },
+          (reason) => assert.fail(reason),
+        ),
+      );
+    });
+    socket.commit(new Batch().addElements(backends, [element(1)]));
+    nft('delete', 'element', 'ip', 'tx', 'backends', '{ 10.0.0.1 . 80 }');
+    nft('delete', 'table', 'ip', 'tx');
+    await enough;
+    stop();
+    const seen = events.map((event) => {
+      const mine = event.portId === socket.portId ? 'ours' : 'theirs';
+      if (event.kind === 'generation')
+        return `${mine}: generation by ${event.generation.processName === 'nft' ? 'nft' : 'us'}`;
+      const what = event.kind === 'object' ? event.object.kind : `element of ${event.elements.set}`;
+      return `${mine}: ${event.added ? 'new' : 'gone'} ${what}`;
+    });
+    assert.deepEqual(seen, [
+      'ours: new element of backends',
+      'ours: generation by us',
+      'theirs: gone element of backends',
+      'theirs: generation by nft',
+      'theirs: gone set',
+      'theirs: gone chain',
+      'theirs: gone table',
+      'theirs: generation by nft',
+    ]);
+  });
+
+  test('nftables: elements that count, from the packet path', () => {
+    const seen = set(kp, 'seen', ['ipv4_addr'], {
+      flags: ['dynamic', 'timeout'],
+      timeout: 60_000,
+      size: 100,
+    });
+    socket.commit(
+      new Batch()
+        .add(seen)
+        .add(chain(kp, 'out', { type: 'filter', hook: 'output', priority: 0 }))
+        .add(rule(kp, 'out', [match(meta.l4proto, 'udp'), update('seen', [ip.daddr], { counter: true })])),
+    );
+    inNamespace(namespace, [
+      'bash',
+      '-c',
+      'echo one > /dev/udp/127.0.0.1/9; echo two > /dev/udp/127.0.0.1/9',
+    ]);
+    assert.match(nft('list', 'set', 'ip', 'tx', 'seen'), /127\.0\.0\.1 counter packets 2 bytes \d+ expires/);
+    assert.match(nft('list', 'chain', 'ip', 'tx', 'out'), /update @seen \{ ip daddr counter \}/);
+    const contents = socket.readTable(kp);
+    assert.ok(contents);
+    assert.match(
+      printTable(contents),
+      /meta l4proto udp update @seen \{ ip daddr counter packets 0 bytes 0 \}/,
+    );
+    assert.match(printTable(contents), /elements = \{ 127\.0\.0\.1 expires /);
+  });
+
+  test('nftables: what the kernel gives back of a table means the same as what was written', () => {
+    for (const family of ['ip', 'ip6'] as const) {
+      const batch = proxyTable(family);
+      socket.commit(batch);
+      const contents = socket.readTable({ family, name: 'kp' })!;
+      const wanted = batch.operations
+        .filter((operation) => operation.elements === undefined)
+        .map(({ object }) => object);
+      const rules = wanted.filter((object) => object.kind === 'rule');
+      const byChain = new Map<string, number>();
+      for (const each of rules) {
+        const index = byChain.get(each.chain) ?? 0;
+        byChain.set(each.chain, index + 1);
+        const actual = contents.rules.filter((one) => one.chain === each.chain)[index]!;
+        assert.ok(
+          sameRule(each, actual),
+          `${signExpressions(each.expressions)}\n${signExpressions(actual.expressions)}`,
+        );
+      }
+      for (const each of wanted) {
+        if (each.kind === 'chain')
+          assert.ok(
+            sameHook(
+              each,
+              contents.chains.find(({ name }) => name === each.name)!,
+            ),
+            each.name,
+          );
+        if (each.kind === 'set')
+          assert.ok(
+            sameSet(
+              each,
+              contents.sets.find(({ name }) => name === each.name)!,
+            ),
+            each.name,
+          );
+      }
+      for (const { object, elements = [] } of batch.operations) {
+        if (object.kind !== 'set') continue;
+        const actual = contents.elements.get(object.name)!;
+        for (const one of elements)
+          assert.ok(
+            actual.some((other) => sameElement(one, other)),
+            object.name,
+          );
+      }
+      const [a, b] = rules;
+      assert.equal(sameRule(a!, b!), false);
+    }
+  });
+});

@@ -30,6 +30,8 @@ function sign(expression: Expression): unknown {
     // dynset's and bitwise's first operation is a number 0 as well as a name.
     if (defaults[name] === value) continue;
     if (expression.kind === 'counter') continue;
+    // A reset has no code, though nft sends one.
+    if (expression.kind === 'reject' && expression.type === 'tcp reset' && name === 'code') continue;
     if (expression.kind === 'nat') {
       if (name === 'addressMax' && value === values['addressMin']) continue;
       if (name === 'portMax' && value === values['portMin']) continue;

@@ -8,7 +8,6 @@ import {
   writeExpressions,
   writeValue,
   writeVerdict,
-  type Data,
   type Expression,
   type Selector,
   type Verdict,
@@ -636,9 +635,13 @@ export function readElement(reader: AttributeReader): Element {
   while (reader.next()) {
     switch (reader.type) {
       case 1:
-        element.key = valueIn(readData(reader.nested()));
+        element.key = valueIn(reader);
         break;
       case 2: {
+        if (reader.size >= 4 && isValue(reader)) {
+          element.data = valueIn(reader);
+          break;
+        }
         const data = readData(reader.nested());
         if ('verdict' in data) element.verdict = data.verdict;
         else element.data = data.value;
@@ -660,7 +663,7 @@ export function readElement(reader: AttributeReader): Element {
         break;
       }
       case 10:
-        element.keyEnd = valueIn(readData(reader.nested()));
+        element.keyEnd = valueIn(reader);
         break;
       default:
         (unknown ??= []).push(reader.raw());
@@ -672,6 +675,15 @@ export function readElement(reader: AttributeReader): Element {
 
 const noBytes = new Uint8Array(0);
 
-function valueIn(data: Data): Uint8Array {
-  return 'value' in data ? data.value : noBytes;
+/** True if the data attribute begins with NFTA_DATA_VALUE. */
+function isValue(reader: AttributeReader): boolean {
+  return reader.bytes[reader.start + 2] === 1 && (reader.bytes[reader.start + 3]! & 0x3f) === 0;
+}
+
+/** The value in a data attribute, without readers for its one inner attribute: dumps have 100,000 of them. */
+function valueIn(reader: AttributeReader): Uint8Array {
+  const { bytes, start } = reader;
+  if (reader.size < 4 || !isValue(reader)) return noBytes;
+  const end = start + (bytes[start]! | (bytes[start + 1]! << 8));
+  return end <= reader.end ? bytes.slice(start + 4, end) : noBytes;
 }

@@ -28,7 +28,7 @@ const eventGroups = 1 << 6;
 /** The state of the whole ruleset; it changes with every transaction of anybody. */
 export interface Generation {
   readonly id: number;
-  /** Of the process that made it; 0 and empty if the kernel does not say. */
+  /** In an event: of the process that made the change. In an answer: of the one that asked. */
   readonly processId: number;
   readonly processName: string;
 }

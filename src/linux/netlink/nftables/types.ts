@@ -2,7 +2,7 @@
  * nf_tables' data types as `nft` knows them: their numbers, sizes, and how values read and are written. The kernel
  * only stores the numbers; `nft list` prints by them.
  */
-import { addressBytes, formatAddress } from '../../address-bytes.ts';
+import { addressBytes, formatAddress, writeIPv4 } from '../../address-bytes.ts';
 
 export type TypeName =
   | 'ipv4_addr'
@@ -167,19 +167,36 @@ export function sizeOf(types: readonly TypeName[]): number {
 
 /** A value in text (`10.0.0.1`, `tcp`, `local`, `eth0`) or as a number, as the bytes of its type. Throws if it is none. */
 export function valueBytes(type: TypeName, value: string | number): Uint8Array {
-  const { size, hostOrder, symbols } = dataTypes[type];
-  if (type === 'ipv4_addr' || type === 'ipv6_addr') {
-    const bytes = addressBytes(String(value));
-    if (bytes.length !== size) throw new RangeError(`"${value}" is not an ${type}`);
-    return bytes;
-  }
   if (type === 'ifname') return interfaceNameBytes(String(value));
-  const symbol = symbols?.find(([name]) => name === value)?.[1];
-  const number = symbol ?? Number(value);
+  const bytes = new Uint8Array(dataTypes[type].size);
+  writeValueAt(type, value, bytes, 0);
+  return bytes;
+}
+
+function writeValueAt(type: TypeName, value: string | number, bytes: Uint8Array, at: number): void {
+  const { size, hostOrder, symbols } = dataTypes[type];
+  if (type === 'ipv4_addr') {
+    if (typeof value !== 'string' || !writeIPv4(value, bytes, at))
+      throw new RangeError(`"${value}" is not an ${type}`);
+    return;
+  }
+  if (type === 'ipv6_addr' || type === 'ifname') {
+    const whole = type === 'ifname' ? interfaceNameBytes(String(value)) : addressBytes(String(value));
+    if (whole.length !== size) throw new RangeError(`"${value}" is not an ${type}`);
+    bytes.set(whole, at);
+    return;
+  }
+  let number = Number(value);
+  if (typeof value === 'string' && symbols !== undefined) {
+    for (const symbol of symbols) if (symbol[0] === value) number = symbol[1];
+  }
   if (!Number.isInteger(number) || number < 0 || number >= 2 ** (8 * size)) {
     throw new RangeError(`"${value}" is not an ${type}`);
   }
-  return numberBytes(number, size, hostOrder);
+  for (let i = 0; i < size; i++) {
+    bytes[at + (hostOrder ? i : size - 1 - i)] = number & 0xff;
+    number = Math.floor(number / 256);
+  }
 }
 
 function interfaceNameBytes(name: string): Uint8Array {
@@ -219,7 +236,7 @@ export function concatBytes(types: readonly TypeName[], values: readonly (string
   const bytes = new Uint8Array(sizeOf(types));
   let at = 0;
   for (let i = 0; i < types.length; i++) {
-    bytes.set(valueBytes(types[i]!, values[i]!), at);
+    writeValueAt(types[i]!, values[i]!, bytes, at);
     at += (typeSize(types[i]!) + 3) & ~3;
   }
   return bytes;
