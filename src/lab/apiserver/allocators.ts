@@ -27,6 +27,8 @@ class Holders {
   }
 }
 
+const cidrResource = 'servicecidrs.networking.k8s.io';
+
 export const nodePortRange = { first: 30000, last: 32767 } as const;
 
 /** Size of the low part of a range that is left for addresses chosen by hand (KEP-3070). */
@@ -41,11 +43,15 @@ export class Allocators {
   readonly #ips = new Holders();
   readonly #nodePorts = new Holders();
   readonly #cursor = new Map<string, bigint>();
+  #ranges: readonly IpRange[] | undefined;
   #nodePortCursor: number = nodePortRange.first;
 
   constructor(store: Store) {
     this.#store = store;
     store.subscribe('services', (event) => this.#onService(event));
+    store.subscribe(cidrResource, () => {
+      this.#ranges = undefined;
+    });
   }
 
   #onService({ type, object, previous }: StoreEvent): void {
@@ -64,10 +70,13 @@ export class Allocators {
   }
 
   /** Ranges of all ServiceCIDRs that are not going away, the default one first. */
-  serviceRanges(): IpRange[] {
-    const cidrs = this.#store
-      .list('servicecidrs.networking.k8s.io')
-      .filter((one) => !one.metadata.deletionTimestamp);
+  serviceRanges(): readonly IpRange[] {
+    this.#ranges ??= this.#readRanges();
+    return this.#ranges;
+  }
+
+  #readRanges(): IpRange[] {
+    const cidrs = this.#store.list(cidrResource).filter((one) => !one.metadata.deletionTimestamp);
     const first = (one: KubeObject): number => (one.metadata.name === 'kubernetes' ? 0 : 1);
     return [...cidrs]
       .sort((a, b) => first(a) - first(b))

@@ -163,8 +163,11 @@ function answerDocument(request: IncomingMessage, url: URL, response: ServerResp
     return true;
   }
   if (pathname === '/openapi/v2') {
-    const type = 'application/com.github.proto-openapi.spec.v2@v1.0+protobuf';
-    if (accepts[0]?.type === type) sendText(response, 200, type, encodeOpenApiV2(openApiV2Document()));
+    // Asked for with an @, which no media type may hold; answered with a dot, as kube-apiserver does.
+    const asked = 'application/com.github.proto-openapi.spec.v2@v1.0+protobuf';
+    const type = asked.replace('@', '.');
+    if (accepts[0]?.type === asked || accepts[0]?.type === type)
+      sendText(response, 200, type, encodeOpenApiV2(openApiV2Document()));
     else sendText(response, 200, 'application/json', openApiV2());
     return true;
   }

@@ -126,12 +126,24 @@ export function listObjects(store: Store, resource: Resource, query: ListQuery):
     if (limit > 0 && page.length === limit) {
       const last = page.at(-1) as KubeObject;
       const token = writeToken({ rv: revision, after: keyOf(last) });
-      const remaining = matches === undefined ? items.length - index : undefined;
+      const selects = Boolean(query.labelSelector) || Boolean(query.fieldSelector);
+      const remaining = selects ? undefined : countFrom(items, index, matches);
       return { meta: { ...meta, continue: token, remainingItemCount: remaining }, items: page };
     }
     page.push(object);
   }
   return { meta, items: page };
+}
+
+function countFrom(
+  items: readonly KubeObject[],
+  start: number,
+  matches: ((object: KubeObject) => boolean) | undefined,
+): number {
+  if (matches === undefined) return items.length - start;
+  let count = 0;
+  for (let index = start; index < items.length; index++) if (matches(items[index] as KubeObject)) count++;
+  return count;
 }
 
 function firstAfterKey(items: readonly KubeObject[], key: string): number {

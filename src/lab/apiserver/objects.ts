@@ -81,8 +81,17 @@ export function sameJson(a: unknown, b: unknown): boolean {
 
 /** Now, as Kubernetes writes times: RFC 3339, whole seconds. */
 export function now(): string {
-  return `${new Date().toISOString().slice(0, 19)}Z`;
+  const second = Math.floor(Date.now() / 1000);
+  if (second !== lastSecond) {
+    lastSecond = second;
+    lastText = `${new Date(second * 1000).toISOString().slice(0, 19)}Z`;
+  }
+  return lastText;
 }
+
+// Thousands of objects are made within a second.
+let lastSecond = 0;
+let lastText = '';
 
 /** `namespace/name`, or `name` for cluster-scoped objects: also the order of lists. */
 export function storageKey(namespace: string, name: string): string {

@@ -133,6 +133,10 @@ function pathsOf(resource: Resource): JsonObject {
   };
 }
 
+function allPaths(): JsonObject {
+  return Object.assign({}, ...resources.map(pathsOf)) as JsonObject;
+}
+
 const info: JsonObject = { title: 'Kubernetes', version: 'v1.36.2' };
 const documents = new Map<string, string>();
 
@@ -176,7 +180,7 @@ export function openApiV3(path: string): string | undefined {
 }
 
 export function openApiV2Document(): JsonObject {
-  return { swagger: '2.0', info, paths: {}, definitions: definitions([...schemas.values()], 2) };
+  return { swagger: '2.0', info, paths: allPaths(), definitions: definitions([...schemas.values()], 2) };
 }
 
 /** `/openapi/v2` as JSON text. */

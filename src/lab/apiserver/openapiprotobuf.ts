@@ -56,12 +56,34 @@ function encodeSchema(schema: JsonObject): Buffer {
   return Buffer.concat(parts);
 }
 
+/** Of the operations only `patch`: older kubectl looks there whether a kind supports dry runs. */
+function encodePatches(paths: JsonObject): Buffer {
+  return Buffer.concat(
+    Object.entries(paths).flatMap(([path, item]) => {
+      const patch = (item as JsonObject)['patch'];
+      if (!isObject(patch)) return [];
+      const kind = 'x-kubernetes-group-version-kind';
+      const parameters = (patch['parameters'] as JsonObject[]).map((one) => {
+        const query = Buffer.concat([...textField(2, one['in']), ...textField(4, one['name'])]);
+        // ParametersItem.parameter → Parameter.non_body_parameter → NonBodyParameter.query_parameter_sub_schema
+        return field(8, field(1, field(2, field(3, query))));
+      });
+      const operation = Buffer.concat([
+        ...textField(5, patch['operationId']),
+        ...parameters,
+        field(13, extension(kind, patch[kind])),
+      ]);
+      return [field(2, Buffer.concat([field(1, path), field(2, field(8, operation))]))];
+    }),
+  );
+}
+
 export function encodeOpenApiV2(document: JsonObject): Buffer {
   const info = document['info'] as JsonObject;
   return Buffer.concat([
     field(1, document['swagger'] as string),
     field(2, Buffer.concat([...textField(1, info['title']), ...textField(2, info['version'])])),
-    field(8, Buffer.alloc(0)),
+    field(8, encodePatches(document['paths'] as JsonObject)),
     field(9, namedSchemas(document['definitions'] as JsonObject)),
   ]);
 }

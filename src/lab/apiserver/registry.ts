@@ -8,7 +8,7 @@ import { applyConfiguration, ownershipAfterUpdate, type Manager } from './apply.
 import { toStored, viewAs } from './events.ts';
 import { listObjects, type ListQuery, type ListResult } from './listing.ts';
 import { asObjectOf, generateName, validateMetadata } from './metadata.ts';
-import { clone, now, sameJson, type JsonObject, type KubeObject } from './objects.ts';
+import { clone, now, sameJson, type JsonObject, type KubeObject, type Metadata } from './objects.ts';
 import { patchedObject } from './patch.ts';
 import { resourceOfKind, resources, type Resource } from './resources.ts';
 import { scaleOf, withReplicas } from './scale.ts';
@@ -60,6 +60,13 @@ function prune(value: unknown): void {
       if (object[key] === null) delete object[key];
       else prune(object[key]);
     }
+  }
+}
+
+/** Empty maps and lists of metadata are not kept. */
+function dropEmpty(metadata: Metadata): void {
+  for (const field of ['labels', 'annotations', 'finalizers', 'ownerReferences', 'managedFields'] as const) {
+    if (metadata[field] !== undefined && Object.keys(metadata[field]).length === 0) delete metadata[field];
   }
 }
 
@@ -120,6 +127,7 @@ export class Registry {
     delete metadata.deletionTimestamp;
     delete metadata.deletionGracePeriodSeconds;
     delete metadata.generation;
+    dropEmpty(metadata);
     metadata.uid = randomUUID();
     metadata.creationTimestamp = now();
     strategy.prepareCreate?.(object, this.#context());
@@ -365,8 +373,11 @@ export class Registry {
       if (old.status !== undefined) object.status = clone(old.status);
     }
     this.#keepSystemMetadata(object, old);
-    if (!isStatus) resource.strategy.prepareUpdate?.(object, old, this.#context());
     resource.strategy.defaults?.(object);
+    if (!isStatus) {
+      resource.strategy.prepareUpdate?.(object, old, this.#context());
+      resource.strategy.defaults?.(object);
+    }
     if (!isStatus) {
       this.#validate(resource, object, old);
       this.#allocate(resource, object, old);
@@ -394,11 +405,7 @@ export class Registry {
       delete metadata[field];
       if (before[field] !== undefined) Object.assign(metadata, { [field]: before[field] });
     }
-    for (const field of ['labels', 'annotations'] as const) {
-      if (metadata[field] !== undefined && Object.keys(metadata[field]).length === 0) delete metadata[field];
-    }
-    if (metadata.finalizers?.length === 0) delete metadata.finalizers;
-    if (metadata.ownerReferences?.length === 0) delete metadata.ownerReferences;
+    dropEmpty(metadata);
   }
 
   /** Seconds; 0 = gone at once. */

@@ -129,7 +129,7 @@ function ordered(items: Json[], order: Json[], schema: ListSchema): Json[] {
 }
 
 function withoutDirectives(value: JsonObject): JsonObject {
-  return clone(
-    Object.fromEntries(Object.entries(value).filter(([key]) => !key.startsWith('$'))) as JsonObject,
-  );
+  const result: JsonObject = {};
+  for (const [key, item] of Object.entries(value)) if (!key.startsWith('$')) result[key] = clone(item);
+  return result;
 }
