@@ -25,6 +25,9 @@ const subsystem = NFNL_SUBSYS_NFTABLES << 8;
 /** NFNLGRP_NFTABLES is 7. */
 const eventGroups = 1 << 6;
 
+/** A hash table of 100,000 elements is moved within two of them. */
+const dumpAttempts = 10;
+
 /** The state of the whole ruleset; it changes with every transaction of anybody. */
 export interface Generation {
   readonly id: number;
@@ -183,22 +186,30 @@ export class NftSocket {
     );
   }
 
-  /** The elements of a set. */
+  /**
+   * The elements of a set. Soon after many were added the kernel moves them to a larger hash table, and a dump across
+   * that gives some twice and leaves as many out, without a word: such a dump is read again.
+   */
   listElements(table: TableName, set: string): Element[] {
-    const elements: Element[] = [];
-    for (const part of this.#dump(
-      `list elements of ${table.family} ${table.name} ${set}`,
-      messageTypes.getSetElement,
-      table.family,
-      (writer) => {
-        writer.string(1, table.name);
-        writer.string(2, set);
-      },
-      readElements,
-    )) {
-      for (const element of part.elements) elements.push(element);
+    const what = `list elements of ${table.family} ${table.name} ${set}`;
+    for (let attempt = 1; ; attempt++) {
+      const elements: Element[] = [];
+      for (const part of this.#dump(
+        what,
+        messageTypes.getSetElement,
+        table.family,
+        (writer) => {
+          writer.string(1, table.name);
+          writer.string(2, set);
+        },
+        readElements,
+      )) {
+        for (const element of part.elements) elements.push(element);
+      }
+      if (!hasDoubles(elements)) return elements;
+      if (attempt === dumpAttempts)
+        throw new Error(`${what}: the set kept moving during ${attempt} attempts`);
     }
-    return elements;
   }
 
   /**
@@ -333,4 +344,14 @@ function readGeneration(message: Message): Generation {
     else if (reader.type === 3) processName = reader.string();
   }
   return { id, processId, processName };
+}
+
+/** True if a key is there twice (an interval's end may be the next one's beginning: the flags tell them apart). */
+function hasDoubles(elements: readonly Element[]): boolean {
+  const seen = new Set<string>();
+  for (const { key, flags } of elements) {
+    const text = Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString('latin1');
+    seen.add(flags === undefined ? text : `${text}${flags}`);
+  }
+  return seen.size !== elements.length;
 }
