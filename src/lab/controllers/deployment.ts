@@ -51,6 +51,11 @@ function statusOf(set: KubeObject, field: string): number {
   return Number(set.status?.[field] ?? 0);
 }
 
+/** Pods that are available and will stay: a set that was just made smaller has not yet said so in its status. */
+function availableOf(set: KubeObject): number {
+  return Math.min(statusOf(set, 'availableReplicas'), replicasOf(set));
+}
+
 function sum(sets: readonly KubeObject[], of: (set: KubeObject) => number): number {
   return sets.reduce((total, set) => total + of(set), 0);
 }
@@ -155,13 +160,12 @@ export function startDeploymentController(base: ControllerBase): Controller {
       Math.max(replicasOf(current) > replicas ? replicas : replicasOf(current), room),
     );
     const next = scale(current, oldTotal === 0 ? replicas : grown);
-    const available =
-      statusOf(current, 'availableReplicas') + sum(old, (set) => statusOf(set, 'availableReplicas'));
+    const available = availableOf(current) + sum(old, availableOf);
     let spare = available - (replicas - unavailable);
     for (const set of old) {
       const size = replicasOf(set);
       if (size === 0) continue;
-      const idle = Math.max(0, size - statusOf(set, 'availableReplicas'));
+      const idle = size - availableOf(set);
       const cut = Math.min(size, idle + Math.max(0, spare));
       spare -= Math.max(0, cut - idle);
       scale(set, size - cut);

@@ -83,7 +83,7 @@ test('strategic merge: ports are merged by number and protocol; each patched por
       const result = portsOf(
         strategicMergePatch({ spec: { ports: before } }, { spec: { ports: patch } }, serviceSchema),
       );
-      const id = (one: JsonObject): string => `${String(one['port'])}/${String(one['protocol'])}`;
+      const id = (one: JsonObject): string => JSON.stringify([one['port'], one['protocol']]);
       assert.equal(new Set(result.map(id)).size, result.length);
       for (const one of patch)
         assert.deepEqual(

@@ -14,7 +14,7 @@ before(async () => {
 after(() => server.close());
 
 async function request(path: string, init: RequestInit = {}): Promise<Response> {
-  const headers = { authorization: `Bearer ${server.token}`, ...init.headers };
+  const headers = { authorization: `Bearer ${server.token}`, ...(init.headers as Record<string, string>) };
   return fetch(server.url + path, { ...init, headers });
 }
 
