@@ -7,6 +7,7 @@
  */
 import type { ApiObject } from '../api/objects.ts';
 import type { Logger } from '../log/logger.ts';
+import * as trace from '../log/trace.ts';
 import type { ApiClient, Query } from './apiClient.ts';
 import { ApiError } from './apiError.ts';
 import { Backoff } from './backoff.ts';
@@ -319,6 +320,7 @@ export class Reflector<T extends ApiObject> {
             watchdog.start();
           },
           data: (chunk) => {
+            trace.passed(trace.received, this.resource.name);
             watchdog.heard();
             reader?.push(chunk);
             this.scheduleBatchEnd();

@@ -402,6 +402,7 @@ test('a server restored from a backup, whose versions are lower, is listed anew'
   };
   server.cutWatches('destroy');
   server.version = 50;
+  server.compact();
   server.objects.clear();
   server.put('restored');
   await until('restored', () => handler.known.has('default/restored') && !handler.known.has('default/a'));

@@ -1,6 +1,7 @@
-/** The body of a LIST, chunk by chunk, into objects. Protobuf: item by item, so that bytes go as soon as they are read. */
+/** The body of a LIST, chunk by chunk, into objects: item by item, so that bytes go as soon as they are read. */
 import type { ApiObject, Kind } from '../../api/objects.ts';
 import { decodeJsonObject, identifyJson } from './json.ts';
+import { JsonItems } from './jsonItems.ts';
 import type { ReportProblem } from './problem.ts';
 import { decodeProtobufObject, identifyProtobuf } from './protobuf.ts';
 import { hasMagic } from './status.ts';
@@ -51,7 +52,7 @@ class JsonListReader implements ListReader {
   private readonly kind: Kind;
   private readonly sink: ListSink;
   private readonly report: ReportProblem;
-  private chunks: Buffer[] = [];
+  private readonly items = new JsonItems((text) => this.item(text));
 
   constructor(kind: Kind, sink: ListSink, report: ReportProblem) {
     this.kind = kind;
@@ -60,31 +61,37 @@ class JsonListReader implements ListReader {
   }
 
   push(chunk: Buffer): void {
-    this.chunks.push(chunk);
+    this.items.push(chunk);
+  }
+
+  private item(text: string): void {
+    let value: unknown;
+    try {
+      value = JSON.parse(text);
+    } catch (error) {
+      const message = `an item of the list is not JSON: ${(error as Error).message}; it is skipped`;
+      this.report({ kind: this.kind, object: '', field: '', message });
+      return;
+    }
+    const object = decodeJsonObject(this.kind, value, this.report);
+    if (object === undefined) this.sink.skip(identifyJson(value).key);
+    else this.sink.put(object);
   }
 
   finish(): ListEnd {
-    const text = Buffer.concat(this.chunks).toString('utf8');
-    this.chunks = [];
-    const list = JSON.parse(text) as { items?: unknown; metadata?: { continue?: unknown } } | null;
-    const items = list?.items ?? [];
-    if (list === null || typeof list !== 'object' || !Array.isArray(items)) {
+    const list = JSON.parse(this.items.outer) as {
+      items?: unknown;
+      metadata?: { continue?: unknown };
+    } | null;
+    // `null` is how Go writes an empty list.
+    if (typeof list !== 'object' || list === null || !Array.isArray(list.items ?? [])) {
       throw new Error(`the answer is no list of ${this.kind} objects: it has no "items"`);
     }
     const continueToken = list.metadata?.continue;
-    const end = {
+    return {
       resourceVersion: identifyJson(list).resourceVersion,
       continueToken: typeof continueToken === 'string' ? continueToken : '',
     };
-    for (let i = 0; i < items.length; i++) {
-      const value: unknown = items[i];
-      // So that it can be collected while the rest is decoded.
-      items[i] = undefined;
-      const object = decodeJsonObject(this.kind, value, this.report);
-      if (object === undefined) this.sink.skip(identifyJson(value).key);
-      else this.sink.put(object);
-    }
-    return end;
   }
 }
 
