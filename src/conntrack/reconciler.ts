@@ -49,6 +49,8 @@ export class ConntrackReconciler {
   #all = true;
   /** ServiceCIDRs count until a look after a restart has succeeded. */
   #restarted = true;
+  #looking = false;
+  #closed = false;
 
   constructor(options: ConntrackReconcilerOptions) {
     this.#options = options;
@@ -69,6 +71,7 @@ export class ConntrackReconciler {
     }
     if (suspects !== 'all' && suspects.length === 0) return nothing;
     const start = performance.now();
+    this.#looking = true;
     try {
       const deleted = await this.#clean(suspects, sync);
       const result = { deleted, milliseconds: performance.now() - start };
@@ -86,17 +89,24 @@ export class ConntrackReconciler {
       return result;
     } catch (error) {
       this.#all = true;
-      this.#table?.close();
-      this.#table = undefined;
+      this.#closeTable();
       this.#options.log.error('Failed to clean up stale UDP conntrack entries; the next sync tries again', {
         err: error,
       });
       return { deleted: 0, milliseconds: performance.now() - start };
+    } finally {
+      this.#looking = false;
+      if (this.#closed) this.#closeTable();
     }
   }
 
-  /** Idempotent. */
+  /** Idempotent. A look that is under way comes to its end first: its thread still reads from the socket. */
   close(): void {
+    this.#closed = true;
+    if (!this.#looking) this.#closeTable();
+  }
+
+  #closeTable(): void {
     this.#table?.close();
     this.#table = undefined;
   }

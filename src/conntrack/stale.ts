@@ -144,19 +144,18 @@ export class UDPFrontends {
       if (original.protocol !== IPPROTO_UDP || entry.zone !== 0) return false;
       const destination = formatAddressPort(original.destination, original.destinationPort);
       const answers = formatAddressPort(reply.source, reply.sourcePort);
-      const nodePort = `*:${original.destinationPort}`;
-      const isLocal = (): boolean => context.localAddresses.has(original.destination);
-
       let target = this.#targets.get(destination);
-      if (target === undefined && this.#targets.has(nodePort) && isLocal())
-        target = this.#targets.get(nodePort);
+      // Only where no frontend has the very address: node ports answer on this node's own.
+      const isLocal = target === undefined && context.localAddresses.has(original.destination);
+      const nodePort = isLocal ? `*:${original.destinationPort}` : undefined;
+      if (nodePort !== undefined) target = this.#targets.get(nodePort);
       if (target !== undefined) {
         if (target.serving.size > 0) return !target.serving.has(answers);
         return answers !== destination && !target.known.has(answers);
       }
       if (answers === destination) return false;
       if (this.#removed.get(destination)?.known.has(answers) === true) return true;
-      if (this.#removed.get(nodePort)?.known.has(answers) === true && isLocal()) return true;
+      if (nodePort !== undefined && this.#removed.get(nodePort)?.known.has(answers) === true) return true;
       return cidrs.some((cidr) => cidrContains(cidr, original.destination));
     };
   }

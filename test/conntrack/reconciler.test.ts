@@ -157,3 +157,52 @@ test('reconciler: the event loop is not held up while a large table is listed', 
   reconciler.close();
   table.close();
 });
+
+test('reconciler: closing it while it looks lets the look finish', async () => {
+  const errors: string[] = [];
+  const log = { ...silentLogger, error: (message: string) => errors.push(message) };
+  const looks: ConntrackResult[] = [];
+  const reconciler = new ConntrackReconciler({
+    family: 'IPv4',
+    log,
+    onMetrics: (result) => looks.push(result),
+  });
+  const look = inside(() =>
+    reconciler.afterSync({
+      table: tableOf(route({ clusterIP: '10.96.0.10', port: 53, endpoints: [endpoint('10.244.0.1', 53)] })),
+      changes: { family: 'IPv4', changes: [], udpEndpointsChanged: false, triggerTimes: [] },
+      serviceCIDRs: [],
+      localAddresses: [],
+      restart: true,
+    }),
+  );
+  reconciler.close();
+  await look;
+  reconciler.close();
+  assert.deepEqual(errors, []);
+  assert.equal(looks.length, 1);
+});
+
+test('reconciler: where the table cannot be read it says so, goes on, and looks at everything next time', async () => {
+  const errors: string[] = [];
+  const log = { ...silentLogger, error: (message: string) => errors.push(message) };
+  const reconciler = new ConntrackReconciler({
+    family: 'IPv4',
+    log,
+    onMetrics: () => assert.fail('was not read'),
+  });
+  const result = await inside(() =>
+    reconciler.afterSync({
+      table: tableOf(route({ clusterIP: '10.96.0.10', port: 53, endpoints: [] })),
+      changes: { family: 'IPv4', changes: [], udpEndpointsChanged: false, triggerTimes: [] },
+      serviceCIDRs: [],
+      localAddresses: () => {
+        throw new Error('no addresses');
+      },
+      restart: true,
+    }),
+  );
+  assert.equal(result.deleted, 0);
+  assert.equal(errors.length, 1);
+  reconciler.close();
+});
