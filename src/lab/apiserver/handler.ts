@@ -180,17 +180,21 @@ function answerDocument(request: IncomingMessage, url: URL, response: ServerResp
   return true;
 }
 
-async function readBody(request: IncomingMessage): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > mostBodyBytes) {
-      throw new ApiError(413, 'RequestEntityTooLarge', `limit is ${mostBodyBytes} bytes`);
-    }
-    chunks.push(chunk);
-  }
-  return chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
+function readBody(request: IncomingMessage): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let size = 0;
+    request.on('data', (chunk: Buffer) => {
+      size += chunk.length;
+      if (size <= mostBodyBytes) chunks.push(chunk);
+    });
+    request.on('end', () => {
+      if (size > mostBodyBytes) {
+        reject(new ApiError(413, 'RequestEntityTooLarge', `limit is ${mostBodyBytes} bytes`));
+      } else resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks));
+    });
+    request.on('error', reject);
+  });
 }
 
 function parseBody(body: Buffer, mediaType: string): unknown {
