@@ -21,8 +21,9 @@ async function main(argv: string[]): Promise<number> {
 }
 
 function overview(): string {
-  const width = Math.max(...commands.map(({ name }) => name.length));
-  const list = commands.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}\n`).join('');
+  const shown = commands.filter(({ hidden }) => hidden !== true);
+  const width = Math.max(...shown.map(({ name }) => name.length));
+  const list = shown.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}\n`).join('');
   return (
     `pointsman: a service proxy for Kubernetes nodes. ${versionLine()}\n\n` +
     `Usage: pointsman COMMAND …, or pointsman [flags] for pointsman run [flags]\n\n${list}\n` +

@@ -4,6 +4,8 @@ export interface Command {
   readonly name: string;
   /** One line for the list of commands. */
   readonly summary: string;
+  /** Not in the list: for other programs, such as benchmarks. */
+  readonly hidden?: true;
   load(): Promise<CommandModule>;
 }
 
@@ -27,6 +29,12 @@ export const commands: readonly Command[] = [
     name: 'lab',
     summary: 'a small cluster on this machine: to try things, and to play scenario files',
     load: () => import('./lab.ts'),
+  },
+  {
+    name: 'lab-apiserver',
+    summary: "the lab's API server by itself",
+    hidden: true,
+    load: () => import('../lab/apiserver/main.ts'),
   },
   { name: 'version', summary: 'print the version', load: () => import('./version.ts') },
 ];

@@ -2,6 +2,7 @@
 import type { ApiAccess } from './apiClient.ts';
 import { PlainApi } from './plainApi.ts';
 
+/** The whole one over TLS, or the small plain one that takes anything. */
 export type ApiKind = 'full' | 'plain';
 
 export interface LabApi {

@@ -19,7 +19,7 @@ interface Flags {
   readonly timeFactor: number;
   readonly proxy?: string;
   readonly iptables?: IptablesVariant;
-  readonly api: ApiKind;
+  readonly api: ApiKind | 'auto';
   readonly keep?: true;
   readonly quiet?: true;
 }
@@ -67,6 +67,7 @@ async function runFiles(files: readonly string[], flags: Flags): Promise<number>
       timeFactor: flags.timeFactor,
       truth: loadTruth(flags.truth ?? join(dirname(file), 'truth'), scenario.name, flags.mode),
       rules: loadRules(flags.rules ?? join(dirname(file), 'rules'), scenario, flags.mode),
+      onNote: (line) => say(`  (${line})`),
       onStep: (step) => {
         if (flags.quiet === undefined || step.verdict === 'differs') stepLines(step).forEach(say);
       },
@@ -97,9 +98,12 @@ export function runCommand(setExit: (code: number) => void): Command {
     .option('--proxy <command>', 'another proxy: its command line, with {config} and {node} in it')
     .addOption(new Option('--iptables <variant>', 'which iptables').choices(['nft', 'legacy']))
     .addOption(
-      new Option('--api <kind>', 'API server: the whole one over TLS, or a small plain one')
-        .choices(['full', 'plain'])
-        .default('full'),
+      new Option(
+        '--api <kind>',
+        'API server: the whole one over TLS, a small plain one that takes any object, or that only if need be',
+      )
+        .choices(['auto', 'full', 'plain'])
+        .default('auto'),
     )
     .option('--keep', "keep the first scenario's cluster up at its end")
     .action(async (files: string[], flags: Flags) => setExit(await runFiles(files, flags)));

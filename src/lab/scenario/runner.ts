@@ -11,6 +11,8 @@ import {
   type Meetings,
 } from '../probe/probe.ts';
 import { ScenarioCluster, type RunOptions } from './cluster.ts';
+import { ApiError } from './apiClient.ts';
+import type { ApiKind } from './labApi.ts';
 import { answeredBy, compareExpectation, compareRecords, type Verdict } from './compare.ts';
 import { isObject, type Json, type JsonObject } from './generate.ts';
 import { compareRules } from './rules.ts';
@@ -55,18 +57,26 @@ export interface ScenarioResult {
   readonly seconds: number;
 }
 
-export interface PlayOptions extends RunOptions {
+export interface PlayOptions extends Omit<RunOptions, 'api'> {
+  /** `auto`: the full one; but if it refuses an object of the scenario, the scenario is played again with the plain one. */
+  readonly api: ApiKind | 'auto';
   readonly truth: Truth | undefined;
   /** The recorded rule set to compare with at the end. */
   readonly rules: string | undefined;
   /** Called as results come in. */
   readonly onStep?: (step: StepResult) => void;
+  /** Called with words for people about the run itself. */
+  readonly onNote?: (line: string) => void;
   /** Called before the cluster is taken down. */
   readonly beforeClose?: (cluster: ScenarioCluster) => Promise<void>;
 }
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof ApiError && (error.status === 422 || error.status === 400);
 }
 
 /** Of the times in a health answer only that they are there. */
@@ -92,6 +102,8 @@ function parseBody(text: string): Json {
 class Player {
   readonly steps: StepResult[] = [];
   readonly errors: string[] = [];
+  /** The API server would not take an object. */
+  refused = false;
   private readonly cluster: ScenarioCluster;
   private readonly options: PlayOptions;
   private readonly meetings = new Map<string, Meetings>();
@@ -108,7 +120,9 @@ class Player {
       try {
         await this.take(step);
       } catch (error) {
+        if (isRefusal(error)) this.refused = true;
         this.errors.push(`step ${index + 1}: ${messageOf(error)}`);
+        if (this.refused && this.options.api === 'auto') return;
       }
     }
   }
@@ -318,9 +332,27 @@ async function judgeRules(cluster: ScenarioCluster, recorded: string): Promise<r
 
 /** Runs one scenario from an empty world to its end. Rejects only if the world cannot be built. */
 export async function playScenario(scenario: Scenario, options: PlayOptions): Promise<ScenarioResult> {
+  if (options.api !== 'auto') return (await playOnce(scenario, options, options.api)).result;
+  try {
+    const { result, refused } = await playOnce(scenario, options, 'full');
+    if (!refused) return result;
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+  }
+  options.onNote?.(
+    'the API server refused an object of this scenario: once more, with one that takes anything',
+  );
+  return (await playOnce(scenario, options, 'plain')).result;
+}
+
+async function playOnce(
+  scenario: Scenario,
+  options: PlayOptions,
+  api: ApiKind,
+): Promise<{ readonly result: ScenarioResult; readonly refused: boolean }> {
   const begin = performance.now();
   const since = (): number => Math.round((performance.now() - begin) / 10) / 100;
-  const cluster = await ScenarioCluster.create(scenario, options);
+  const cluster = await ScenarioCluster.create(scenario, { ...options, api });
   const player = new Player(cluster, options);
   let rules: readonly string[] | undefined;
   let startSeconds = 0;
@@ -342,14 +374,16 @@ export async function playScenario(scenario: Scenario, options: PlayOptions): Pr
     player.errors.length === 0 &&
     (rules?.length ?? 0) === 0 &&
     player.steps.every((step) => step.verdict !== 'differs');
-  return {
+  const { steps, errors, refused } = player;
+  const result = {
     name: scenario.name,
     mode: options.mode,
     agreed,
-    steps: player.steps,
-    errors: player.errors,
+    steps,
+    errors,
     rules,
     startSeconds,
     seconds: since(),
   };
+  return { result, refused };
 }

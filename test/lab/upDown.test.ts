@@ -1,0 +1,73 @@
+/** A lab in the background: kubectl works against it, its Pods answer through a Service, `down` removes everything. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { after, test } from 'node:test';
+import { readState } from '../../src/lab/cluster/state.ts';
+import { buildProgram } from '../scenarios/support.ts';
+
+const [node = '', program = ''] = buildProgram();
+
+function lab(...argv: string[]): string {
+  const { status, stdout, stderr } = spawnSync(node, [program, 'lab', ...argv], {
+    encoding: 'utf8',
+    timeout: 120_000,
+  });
+  assert.equal(status, 0, `lab ${argv.join(' ')}\n${stdout}${stderr}`);
+  return stdout;
+}
+
+function fails(...argv: string[]): string {
+  const { status, stderr } = spawnSync(node, [program, 'lab', ...argv], {
+    encoding: 'utf8',
+    timeout: 120_000,
+  });
+  assert.equal(status, 2);
+  return stderr;
+}
+
+after(() => {
+  spawnSync(node, [program, 'lab', 'down']);
+});
+
+test(
+  'up, kubectl, traffic through a Service from everywhere, down',
+  { skip: readState() !== undefined && 'a lab is up' },
+  () => {
+    assert.match(fails('status'), /no lab is up/);
+    assert.match(lab('up', '--attach', 'bridge', '--pod-network', 'vxlan'), /The lab is up/);
+    const prefix = readState()?.prefix ?? '';
+    assert.match(fails('up'), /up already/);
+
+    lab('kubectl', 'create', 'deployment', 'web', '--image=web', '--port=8080', '--replicas=3');
+    lab('kubectl', 'expose', 'deployment', 'web', '--port=80', '--target-port=8080', '--type=NodePort');
+    lab('kubectl', 'wait', '--for=condition=Available', 'deployment/web', '--timeout=20s');
+    const ip = lab('kubectl', 'get', 'service', 'web', '-o', 'jsonpath={.spec.clusterIP}');
+    const nodePort = lab('kubectl', 'get', 'service', 'web', '-o', 'jsonpath={.spec.ports[0].nodePort}');
+    const pod = lab('kubectl', 'get', 'pods', '-o', 'jsonpath={.items[0].metadata.name}');
+    const get = (where: string, url: string): string =>
+      lab('exec', where, '--', node, '-e', `fetch('${url}').then((r) => r.text()).then(console.log)`);
+    for (const [where, url] of [
+      ['client', `http://${ip}/`],
+      ['client', `http://172.31.0.12:${nodePort}/`],
+      ['node-2', `http://${ip}/`],
+      [pod, `http://${ip}/`],
+    ] as const) {
+      assert.match(get(where, url), /^Hello from web-\S+\. You are /, `${where} ${url}`);
+    }
+    assert.match(lab('status'), /pod\/web-\S+ +1\/1 +Running/);
+    assert.match(lab('exec', 'node-1', '--', 'ip', '-d', 'link', 'show', 'flannel.1'), /vxlan id 1/);
+
+    lab('kubectl', 'scale', 'deployment', 'web', '--replicas=1');
+    lab('kubectl', 'wait', '--for=jsonpath={.status.replicas}=1', 'deployment/web', '--timeout=20s');
+    lab('kubectl', 'delete', 'deployment,service', 'web');
+
+    lab('down');
+    assert.equal(readState(), undefined);
+    assert.deepEqual(
+      readdirSync('/run/netns').filter((name) => name.startsWith(prefix)),
+      [],
+    );
+    assert.match(lab('down'), /No lab was up/);
+  },
+);
