@@ -2,9 +2,12 @@
  * How long iptables mode takes to load N services x M endpoints into an empty kernel, to change one endpoint, and to
  * start over its own rules. Runs in a network namespace of its own:
  *
- *   node --import tsx bench/iptablesLoad.ts [--program iptables-nft|iptables-legacy] [--changes 20] [--restart] N M
+ *   node --import tsx bench/iptablesLoad.ts [--program iptables-nft|iptables-legacy] [--changes 20] [--drift] [--restart] N M
  */
 import { spawnSync } from 'node:child_process';
+import { rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { EndpointSlice, Service } from '../src/api/objects.ts';
 import { emptyTable } from '../src/dataplane/iptables/actual.ts';
@@ -21,11 +24,13 @@ const { values, positionals } = parseArgs({
     program: { type: 'string', default: 'iptables-nft' },
     changes: { type: 'string', default: '20' },
     restart: { type: 'boolean', default: false },
+    drift: { type: 'boolean', default: false },
   },
   allowPositionals: true,
 });
 
 if (process.env['POINTSMAN_BENCH_INSIDE'] === undefined) {
+  const lock = join(tmpdir(), `pointsman-bench-${process.pid}.lock`);
   const inside = spawnSync(
     'unshare',
     ['--net', process.execPath, ...process.execArgv, ...process.argv.slice(1)],
@@ -34,10 +39,11 @@ if (process.env['POINTSMAN_BENCH_INSIDE'] === undefined) {
       env: {
         ...process.env,
         POINTSMAN_BENCH_INSIDE: '1',
-        XTABLES_LOCKFILE: `/tmp/pointsman-bench-${process.pid}.lock`,
+        XTABLES_LOCKFILE: lock,
       },
     },
   );
+  rmSync(lock, { force: true });
   process.exit(inside.status ?? 1);
 }
 
@@ -187,6 +193,19 @@ for (let n = 0; n < 500; n++) {
 const share = (p: number): string =>
   ([...shares].sort((a, b) => a - b)[Math.floor(shares.length * p)] ?? 0).toFixed(3);
 console.log(`our share of it: median ${share(0.5)} ms, p99 ${share(0.99)} ms`);
+
+// Somebody else empties one chain: how long until it is noticed, and until it is mended.
+if (values.drift) {
+  await dataplane.sync({ table: tracker.table, changes: first, serviceCIDRs: [], full: true });
+  begun = performance.now();
+  console.log(`reading all rules: ${(await dataplane.lookForDrift()) ?? 'nothing wrong'}, ${seconds(begun)}`);
+  spawnSync(values.program, ['-w', '5', '-t', 'nat', '-F', 'KUBE-SERVICES']);
+  begun = performance.now();
+  console.log(`noticed: ${(await dataplane.lookForDrift()) ?? 'NOTHING'}, ${seconds(begun)}`);
+  begun = performance.now();
+  await dataplane.sync({ table: tracker.table, changes: first, serviceCIDRs: [], full: true });
+  console.log(`mended in ${seconds(begun)}`);
+}
 
 if (values.restart) {
   await dataplane.stop();

@@ -21,9 +21,6 @@ export interface DriftMonitorOptions {
   readonly log: Logger;
 }
 
-/** Reading the rules of a large cluster takes seconds: it may use this share of the time. */
-const checkShare = 1 / 20;
-
 export class DriftMonitor {
   readonly #options: DriftMonitorOptions;
   #timer: NodeJS.Timeout | undefined;
@@ -33,7 +30,6 @@ export class DriftMonitor {
   /** Counts syncs, so that a check during which a sync began is not believed. */
   #epoch = 0;
   #checking = false;
-  #notBefore = 0;
   #ready = false;
   /** Fingerprint right after a sync of ours that nobody else's changes fell into. */
   #own: string | undefined;
@@ -91,8 +87,6 @@ export class DriftMonitor {
     if (!this.#ready || this.#busy > 0 || this.#checking) return undefined;
     const seen = this.#options.fingerprint.read();
     if (seen !== undefined && seen === this.#verified) return undefined;
-    const begun = performance.now();
-    if (begun < this.#notBefore) return undefined;
     const epoch = this.#epoch;
     this.#checking = true;
     try {
@@ -108,9 +102,6 @@ export class DriftMonitor {
       if (wrong === undefined || this.#misread.has(wrong)) {
         this.#tried ||= complete;
         this.#verified = complete ? seen : undefined;
-        const end = performance.now();
-        if (end - begun > this.#options.interval * checkShare)
-          this.#notBefore = end + (end - begun) / checkShare;
         return undefined;
       }
       this.#options.onDrift(wrong);

@@ -288,15 +288,15 @@ function unwantedRefusals(actual: Actual | undefined, wanted: readonly Rule[]): 
 }
 
 /**
- * The first difference in what all service ports share (fixed chains, jumps, dispatch, refusals), or undefined. The
- * chains of service ports in `actual` are not looked at.
+ * Documents for what all service ports share: fixed chains, jumps, dispatch, refusals. The chains of service ports are
+ * neither looked at in `actual` nor written. None yielded = all of that is in place.
  */
-export function fixedDifference(
+export function* planFixed(
   actual: Actual,
   table: RoutingTable,
   settings: Settings,
   tail: readonly Rule[],
-): string | undefined {
+): Generator<RestoreDocument> {
   const filterWanted: Rule[] = [];
   const natWanted: Rule[] = [];
   for (const route of table.routes.values()) {
@@ -305,11 +305,12 @@ export function fixedDifference(
     for (const rule of dispatch.nat) natWanted.push(rule);
   }
   const base = basePlan(actual, settings, filterWanted);
-  if (base !== undefined) return base.what;
+  if (base !== undefined) yield base;
   const dispatch = new Section('nat');
   writeDispatch(dispatch, actual.nat, natWanted, tail);
-  if (!dispatch.empty) return switchReason([], dispatch);
-  return unwantedRefusals(actual, filterWanted)?.what;
+  if (!dispatch.empty) yield documentOf('switch', switchReason([], dispatch), [dispatch]);
+  const unrefuse = unwantedRefusals(actual, filterWanted);
+  if (unrefuse !== undefined) yield unrefuse;
 }
 
 /** KUBE-SERVICES and KUBE-NODEPORTS of nat, whole, where the kernel's differ as sets or the tail is not last. */

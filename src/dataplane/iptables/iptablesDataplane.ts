@@ -15,7 +15,7 @@ import type {
 } from '../dataplane.ts';
 import type { Actual } from './actual.ts';
 import { DriftMonitor, type DriftCheck } from './driftMonitor.ts';
-import { fixedDifference, planFull } from './fullPlan.ts';
+import { planFixed, planFull } from './fullPlan.ts';
 import { routesOf, type Mirror } from './mirror.ts';
 import { canaryChain, filterChains, firewallChain, natChains } from './names.ts';
 import { legacyLimits, nftLimits, planPartial } from './partialPlan.ts';
@@ -66,6 +66,8 @@ export class IptablesDataplane implements Dataplane {
   #mirror: Mirror | undefined;
   /** When reading all rules of a large cluster is affordable again, as performance.now(). */
   #nextWholeCheck = 0;
+  /** iptables-save cannot print our tables: somebody added rules to them that only nft knows. */
+  #unreadable = false;
   #drift: string | undefined;
   #skippedLoopback = '';
 
@@ -179,6 +181,7 @@ export class IptablesDataplane implements Dataplane {
   }
 
   async #syncFull(iptables: Iptables, monitor: DriftMonitor, request: SyncRequest): Promise<void> {
+    const large = this.#isLarge(iptables);
     this.#mirror = undefined;
     const settings = this.#settings(
       this.#ensureCounter(invalidPacketsCounter),
@@ -190,6 +193,8 @@ export class IptablesDataplane implements Dataplane {
     let commits: number | undefined;
     try {
       let count = (await iptables.ensureChain('mangle', canaryChain)) ? 1 : 0;
+      if (this.#drift !== undefined && large)
+        count += await this.#mendFixed(iptables, request, settings, tail);
       const actual = await this.#readActual(iptables);
       if (actual === undefined) await this.#makeJumps(iptables);
       const plan = planFull(actual, request.table, settings, tail, limits);
@@ -208,7 +213,7 @@ export class IptablesDataplane implements Dataplane {
         written.filter += step.value.filter;
         written.nat += step.value.nat;
       }
-      commits = actual === undefined ? undefined : count;
+      commits = count;
       this.#reportRules(this.#mirror, written);
       if (this.#drift !== undefined) {
         this.#deps.report({ kind: 'repaired', what: this.#drift });
@@ -224,8 +229,36 @@ export class IptablesDataplane implements Dataplane {
         this.#deps.report({ kind: 'iptablesRestoreFailure', partial: false });
       throw error;
     } finally {
-      monitor.end(before, commits, true);
+      monitor.end(before, commits, !this.#unreadable);
     }
+  }
+
+  /** Reading all rules takes seconds. */
+  #isLarge(iptables: Iptables): boolean {
+    return iptables.features.backend === 'nft' && (this.#mirror?.nat ?? 0) > manyRules;
+  }
+
+  /** In a large cluster, what somebody else broke in the shared chains is mended before all rules are read. */
+  async #mendFixed(
+    iptables: Iptables,
+    request: SyncRequest,
+    settings: Settings,
+    tail: readonly Rule[],
+  ): Promise<number> {
+    let count = 0;
+    try {
+      for (const document of planFixed(await readFixed(iptables), request.table, settings, tail)) {
+        count += await this.#apply(iptables, document);
+      }
+    } catch (error) {
+      // Chains of service ports may be missing too: the full sync that follows finds out.
+      this.#log.info(
+        'Cannot mend the shared chains alone',
+        { family: this.family, reason: String(error) },
+        2,
+      );
+    }
+    return count;
   }
 
   async #apply(iptables: Iptables, document: RestoreDocument): Promise<number> {
@@ -248,8 +281,11 @@ export class IptablesDataplane implements Dataplane {
   /** Undefined if the rules cannot be read: then everything is written, and nothing stale removed. */
   async #readActual(iptables: Iptables): Promise<Actual | undefined> {
     try {
-      return await readActual(iptables);
+      const actual = await readActual(iptables);
+      this.#unreadable = false;
+      return actual;
     } catch (error) {
+      this.#unreadable = true;
       this.#log.error(
         'Cannot read the iptables rules; writing all of them, and removing none that are stale',
         {
@@ -278,10 +314,12 @@ export class IptablesDataplane implements Dataplane {
     if (!(await iptables.chainExists('mangle', canaryChain))) {
       return { wrong: `chain ${canaryChain} of mangle missing`, complete: false };
     }
+    if (this.#unreadable) return { wrong: await this.#missingChain(iptables), complete: true };
     const table = routesOf(mirror);
     const tail = this.#tail(mirror.settings);
-    if (iptables.features.backend === 'nft' && mirror.nat > manyRules) {
-      const wrong = fixedDifference(await readFixed(iptables), table, mirror.settings, tail);
+    if (this.#isLarge(iptables)) {
+      const fixed = planFixed(await readFixed(iptables), table, mirror.settings, tail).next();
+      const wrong = fixed.done === true ? undefined : fixed.value.what;
       if (wrong !== undefined || performance.now() < this.#nextWholeCheck) return { wrong, complete: false };
     }
     const begun = performance.now();
@@ -294,6 +332,17 @@ export class IptablesDataplane implements Dataplane {
     }
     this.#nextWholeCheck = performance.now() + (performance.now() - begun) / wholeCheckShare;
     return { wrong, complete: true };
+  }
+
+  /** Where the rules cannot be read, it can still be told whether the chains are there. */
+  async #missingChain(iptables: Iptables): Promise<string | undefined> {
+    const chains = { filter: filterChains, nat: natChains };
+    for (const table of ['filter', 'nat'] as const) {
+      for (const chain of [canaryChain, ...chains[table]]) {
+        if (!(await iptables.chainExists(table, chain))) return `chain ${chain} of ${table} missing`;
+      }
+    }
+    return undefined;
   }
 
   #settings(countInvalid: boolean, countLocalhost: boolean): Settings {

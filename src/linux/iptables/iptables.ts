@@ -146,8 +146,19 @@ export class Iptables {
   /** Hands every line of `iptables-save -t TABLE` to `onLine`. */
   async save(table: Table, onLine: (line: string) => void): Promise<void> {
     const argv = [...this.#prefix(), `${this.#program}-save`, '-t', table];
-    const result = await exclusive(this.family, async () => await run(argv, { ...this.#env(), onLine }));
-    if (result.code !== 0) throw new IptablesError(`${this.#program}-save -t ${table}`, result);
+    let refusal = '';
+    const take = (line: string): void => {
+      // Exit status 0 all the same: the table has rules that only nft can print.
+      if (line.startsWith('# Table ') && line.includes('incompatible')) refusal = line.slice(2);
+      onLine(line);
+    };
+    const result = await exclusive(
+      this.family,
+      async () => await run(argv, { ...this.#env(), onLine: take }),
+    );
+    if (result.code !== 0 || refusal !== '') {
+      throw new IptablesError(`${this.#program}-save -t ${table}`, { ...result, stdout: refusal });
+    }
   }
 
   /**

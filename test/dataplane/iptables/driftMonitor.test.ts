@@ -61,11 +61,9 @@ test('rules are read once after the first sync, and then only when somebody else
   sync(monitor, kernel, 0);
   await monitor.look();
   assert.equal(checks(), 1, 'our own commits explain the generation');
-  await new Promise((resolve) => setTimeout(resolve, 10));
   kernel.generation++;
   await monitor.look();
   assert.equal(checks(), 2);
-  await new Promise((resolve) => setTimeout(resolve, 10));
   sync(monitor, kernel, 1, 1);
   await monitor.look();
   assert.equal(checks(), 3, 'somebody else committed during a sync');
@@ -78,7 +76,6 @@ test('what is found wrong is told until a sync has mended it; a failed sync leav
   await monitor.look();
   answer = { wrong: 'flushed', complete: true };
   kernel.generation++;
-  await new Promise((resolve) => setTimeout(resolve, 10));
   assert.equal(await monitor.look(), 'flushed');
   assert.equal(await monitor.look(), 'flushed');
   assert.deepEqual(drifts, ['flushed', 'flushed']);
@@ -93,7 +90,6 @@ test('a difference in rules that nobody touched is our misreading: told once, th
   sync(monitor, kernel, 1, 0, true);
   await monitor.look();
   kernel.generation++;
-  await new Promise((resolve) => setTimeout(resolve, 10));
   await monitor.look();
   assert.deepEqual(drifts, []);
   assert.equal(warnings.length, 1);

@@ -311,6 +311,44 @@ for (const backend of backends) {
   });
 }
 
+test('nft: in a table that iptables-save cannot print, services work all the same', async () => {
+  const world = new World('nft');
+  try {
+    const dataplane = world.dataplane();
+    await dataplane.start();
+    world.iptables('-t nat -A PREROUTING -s 10.1.1.1 -j ACCEPT');
+    const theirs = 'ip daddr 10.1.1.2 dnat to numgen random mod 2 map { 0: 10.0.0.1, 1: 10.0.0.2 }';
+    world.run(['nft', 'add', 'rule', 'ip', 'nat', 'PREROUTING', theirs]);
+    assert.match(world.run([`${world.program}-save`, '-t', 'nat']), /incompatible/);
+    const driver = new Driver(dataplane);
+    const web = makeRoute({
+      name: 'ns/web',
+      clusterIP: '10.96.0.1',
+      port: 80,
+      endpoints: ['10.244.1.1:80', '10.244.1.2:80'],
+    });
+    await driver.to(makeTable([web]));
+    const services = (): string => world.iptables('-t nat -S KUBE-SERVICES');
+    assert.match(services(), /-d 10\.96\.0\.1\/32 .* -j KUBE-SVC-/);
+    assert.match(world.iptables('-t nat -S POSTROUTING'), /-j KUBE-POSTROUTING/);
+    const api = makeRoute({ name: 'ns/api', clusterIP: '10.96.0.2', port: 80, endpoints: ['10.244.1.3:80'] });
+    assert.deepEqual(await driver.to(makeTable([web, api])), { full: false });
+    assert.match(services(), /-d 10\.96\.0\.2\/32/);
+    assert.equal(await dataplane.lookForDrift(), undefined);
+    const before = services();
+    await driver.to(makeTable([web, api]), true);
+    assert.deepEqual(services().split('\n').sort(), before.split('\n').sort());
+    world.iptables('-t filter -F');
+    world.iptables('-t filter -X');
+    assert.match((await dataplane.lookForDrift()) ?? '', /of filter missing/);
+    await driver.to(makeTable([web, api]), true);
+    assert.equal(await dataplane.lookForDrift(), undefined);
+    await dataplane.stop();
+  } finally {
+    world.close();
+  }
+});
+
 test('canonical text is the same for rules written and printed', () => {
   assert.equal(
     canonicalRule('-m comment --comment "a b" -m tcp -p tcp -d 10.0.0.1 --dport 80 -j X'),
