@@ -66,19 +66,23 @@ export class DriftMonitor {
 
   /**
    * After a sync. `trusted`: what was in the kernel at `before` is known to be right but for what this sync wrote.
-   * @param commits tables committed by the sync; undefined = it failed
    */
-  end(before: string | undefined, commits: number | undefined, trusted: boolean): void {
+  end(before: string | undefined, ok: boolean, trusted: boolean): void {
     this.#busy--;
-    this.#ready = commits !== undefined;
+    this.#ready = ok;
     this.#own = undefined;
-    if (before === undefined || commits === undefined || !(trusted || before === this.#verified)) {
+    if (before === undefined || !ok || !(trusted || before === this.#verified)) {
       this.#verified = undefined;
       return;
     }
     const now = this.#options.fingerprint.read();
-    if (now === this.#options.fingerprint.after(before, commits)) this.#own = now;
+    if (now !== undefined && this.#options.fingerprint.onlyOurs(before, now)) this.#own = now;
     this.#verified = this.#tried ? this.#own : undefined;
+  }
+
+  /** To be called for every commit of a sync. */
+  committed(commits: number): void {
+    this.#options.fingerprint.committed(commits);
   }
 
   /** One look; answers what was wrong. */

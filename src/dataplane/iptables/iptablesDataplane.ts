@@ -153,16 +153,15 @@ export class IptablesDataplane implements Dataplane {
     const plan = planPartial(mirror, request.changes, this.#tail(mirror.settings), limits);
     const before = monitor.begin();
     const written = { filter: 0, nat: 0 };
-    let commits: number | undefined;
+    let ok = false;
     try {
-      let count = 0;
       for (const document of plan.documents) {
         await iptables.restore(document.text);
-        count += commitsOf(document);
+        monitor.committed(commitsOf(document));
         written.filter += document.filter;
         written.nat += document.nat;
       }
-      commits = count;
+      ok = true;
       plan.apply();
       this.#reportRules(mirror, written);
       return false;
@@ -176,7 +175,7 @@ export class IptablesDataplane implements Dataplane {
       });
       return true;
     } finally {
-      monitor.end(before, commits, false);
+      monitor.end(before, ok, false);
     }
   }
 
@@ -190,11 +189,12 @@ export class IptablesDataplane implements Dataplane {
     const tail = this.#tail(settings);
     const limits = iptables.features.backend === 'nft' ? nftLimits : legacyLimits;
     const before = monitor.begin();
-    let commits: number | undefined;
+    let ok = false;
     try {
-      let count = (await iptables.ensureChain('mangle', canaryChain)) ? 1 : 0;
-      if (this.#drift !== undefined && large)
-        count += await this.#mendFixed(iptables, request, settings, tail);
+      if (await iptables.ensureChain('mangle', canaryChain)) monitor.committed(1);
+      if (this.#drift !== undefined && large) {
+        await this.#mendFixed(iptables, monitor, request, settings, tail);
+      }
       const actual = await this.#readActual(iptables);
       if (actual === undefined) await this.#makeJumps(iptables);
       const plan = planFull(actual, request.table, settings, tail, limits);
@@ -209,11 +209,11 @@ export class IptablesDataplane implements Dataplane {
           await new Promise((resolve) => setImmediate(resolve));
           continue;
         }
-        count += await this.#apply(iptables, step.value);
+        await this.#apply(iptables, monitor, step.value);
         written.filter += step.value.filter;
         written.nat += step.value.nat;
       }
-      commits = count;
+      ok = true;
       this.#reportRules(this.#mirror, written);
       if (this.#drift !== undefined) {
         this.#deps.report({ kind: 'repaired', what: this.#drift });
@@ -229,7 +229,7 @@ export class IptablesDataplane implements Dataplane {
         this.#deps.report({ kind: 'iptablesRestoreFailure', partial: false });
       throw error;
     } finally {
-      monitor.end(before, commits, !this.#unreadable);
+      monitor.end(before, ok, !this.#unreadable);
     }
   }
 
@@ -241,14 +241,14 @@ export class IptablesDataplane implements Dataplane {
   /** In a large cluster, what somebody else broke in the shared chains is mended before all rules are read. */
   async #mendFixed(
     iptables: Iptables,
+    monitor: DriftMonitor,
     request: SyncRequest,
     settings: Settings,
     tail: readonly Rule[],
-  ): Promise<number> {
-    let count = 0;
+  ): Promise<void> {
     try {
       for (const document of planFixed(await readFixed(iptables), request.table, settings, tail)) {
-        count += await this.#apply(iptables, document);
+        await this.#apply(iptables, monitor, document);
       }
     } catch (error) {
       // Chains of service ports may be missing too: the full sync that follows finds out.
@@ -258,10 +258,9 @@ export class IptablesDataplane implements Dataplane {
         2,
       );
     }
-    return count;
   }
 
-  async #apply(iptables: Iptables, document: RestoreDocument): Promise<number> {
+  async #apply(iptables: Iptables, monitor: DriftMonitor, document: RestoreDocument): Promise<void> {
     this.#log.info(
       'Writing iptables rules',
       { family: this.family, kind: document.kind, what: document.what },
@@ -273,9 +272,9 @@ export class IptablesDataplane implements Dataplane {
       if (document.kind !== 'stale') throw error;
       // Nothing of ours refers to these chains, so packets are handled right; somebody else's rule may refer to one.
       this.#log.error('Cannot remove chains that are no longer used', { family: this.family, err: error });
-      return 0;
+      return;
     }
-    return commitsOf(document);
+    monitor.committed(commitsOf(document));
   }
 
   /** Undefined if the rules cannot be read: then everything is written, and nothing stale removed. */

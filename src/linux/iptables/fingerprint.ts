@@ -14,21 +14,37 @@ import type { Backend } from './features.ts';
 export interface Fingerprint {
   /** Undefined if it cannot be told. */
   read(): string | undefined;
-  /** What `read` should say after `commits` commits of our own, if nobody else made any; undefined if unknown. */
-  after(before: string, commits: number): string | undefined;
+  /** We have made so many commits: what `read` answers is not to change because of them. */
+  committed(commits: number): void;
+  /** Whether `now`, read after commits of ours, says that nobody else has made any since `before`. */
+  onlyOurs(before: string, now: string): boolean;
   close(): void;
 }
 
-export function openFingerprint(backend: Backend, family: Family): Fingerprint {
-  return backend === 'nft' ? new Generation() : new TableSizes(family);
+/** Commits that this process has made to nf_tables, in both families: they share one generation. */
+export interface CommitCount {
+  commits: number;
+}
+
+const ownCommits: CommitCount = { commits: 0 };
+
+/** `count` is only for tests, which work in several network namespaces at once. */
+export function openFingerprint(backend: Backend, family: Family, count = ownCommits): Fingerprint {
+  return backend === 'nft' ? new Generation(count) : new TableSizes(family);
 }
 
 const NFNL_SUBSYS_NFTABLES = 10;
 const NFT_MSG_GETGEN = 16;
 const NFTA_GEN_ID = 1;
 
+/** The generation less our own commits: a number that only others change. */
 class Generation implements Fingerprint {
+  readonly #count: CommitCount;
   #socket: NetlinkSocket | undefined = new NetlinkSocket({ protocol: NETLINK_NETFILTER });
+
+  constructor(count: CommitCount) {
+    this.#count = count;
+  }
 
   read(): string | undefined {
     const socket = this.#socket;
@@ -38,7 +54,8 @@ class Generation implements Fingerprint {
     try {
       socket.request('read the nf_tables generation', (message) => {
         const reader = attributesOf(message, NFGENMSG_LENGTH);
-        while (reader.next()) if (reader.type === NFTA_GEN_ID) generation = String(reader.u32());
+        while (reader.next())
+          if (reader.type === NFTA_GEN_ID) generation = String((reader.u32() - this.#count.commits) >>> 0);
       });
     } catch {
       // No nf_tables or no right to ask: then nobody can tell, and the caller looks at the rules themselves.
@@ -47,8 +64,12 @@ class Generation implements Fingerprint {
     return generation;
   }
 
-  after(before: string, commits: number): string {
-    return String((Number(before) + commits) >>> 0);
+  committed(commits: number): void {
+    this.#count.commits += commits;
+  }
+
+  onlyOurs(before: string, now: string): boolean {
+    return before === now;
   }
 
   close(): void {
@@ -87,9 +108,13 @@ class TableSizes implements Fingerprint {
     return sizes.join('/');
   }
 
-  /** The table that we wrote has a size that only the kernel knows: what is there now counts as ours. */
-  after(): string | undefined {
-    return this.read();
+  committed(): void {
+    // The sizes after our commit are as good as those before it.
+  }
+
+  /** Only the kernel knows how large our rules are to it: what is there right after a commit counts as ours. */
+  onlyOurs(): boolean {
+    return true;
   }
 
   close(): void {

@@ -50,6 +50,7 @@ export class World {
   readonly reports: DataplaneReport[] = [];
   readonly resyncs: string[] = [];
   addresses: readonly string[] = ['127.0.0.1', '192.0.2.10'];
+  readonly #commits = { commits: 0 };
   readonly #counters: AccountingCounters;
   readonly #countersWork: boolean;
 
@@ -87,7 +88,7 @@ export class World {
           return this.#countersWork;
         },
         tcpBeLiberal: () => false,
-        fingerprint: () => this.inside(() => openFingerprint(this.backend, this.family)),
+        fingerprint: () => this.inside(() => openFingerprint(this.backend, this.family, this.#commits)),
         iptables: this.options,
         checkInterval: 3_600_000,
         ...deps,
