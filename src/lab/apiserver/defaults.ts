@@ -1,7 +1,6 @@
 /** What every cluster has from its first second: the system namespaces, the service range, `default/kubernetes`. */
 import type { Registry } from './registry.ts';
 import { resourceById } from './resources.ts';
-import { now } from './objects.ts';
 
 export const defaultServiceCidrs = ['10.96.0.0/16', 'fd00:10:96::/112'] as const;
 
@@ -21,16 +20,6 @@ export function createDefaults(
     { metadata: { name: 'kubernetes' }, spec: { cidrs: [...serviceCidrs] } },
     options,
   );
-  const condition = {
-    type: 'Ready',
-    status: 'True',
-    lastTransitionTime: now(),
-    reason: '',
-    message: 'Kubernetes Service CIDR is ready',
-  };
-  const live = registry.get(cidrs, '', 'kubernetes');
-  const ready = { ...live, metadata: { name: 'kubernetes' }, status: { conditions: [condition] } };
-  registry.update(cidrs, '', 'kubernetes', ready, { ...options, subresource: 'status' });
   registry.create(
     resourceById('services'),
     'default',

@@ -1,6 +1,6 @@
 /** What the server offers, in the forms clients ask for: the lists of old and aggregated discovery (v2). */
 import type { JsonObject } from './objects.ts';
-import { resources, type Resource } from './resources.ts';
+import { resources, type Resource, type Subresource } from './resources.ts';
 
 export const kubernetesVersion: JsonObject = {
   major: '1',
@@ -19,7 +19,10 @@ export const kubernetesVersion: JsonObject = {
 };
 
 const verbs = ['create', 'delete', 'deletecollection', 'get', 'list', 'patch', 'update', 'watch'];
-const subresourceVerbs = ['get', 'patch', 'update'];
+
+function verbsOf(subresource: Subresource): string[] {
+  return subresource === 'eviction' ? ['create'] : ['get', 'patch', 'update'];
+}
 
 /** Reviews have no storage: they answer a question about the asking user. */
 const reviews = [
@@ -32,12 +35,12 @@ const groups: readonly string[] = [
 ];
 
 function responseKindOf(
-  subresource: string,
+  subresource: Subresource,
   resource: Resource,
 ): { group: string; version: string; kind: string } {
-  return subresource === 'scale'
-    ? { group: 'autoscaling', version: 'v1', kind: 'Scale' }
-    : { group: resource.group, version: 'v1', kind: resource.kind };
+  if (subresource === 'scale') return { group: 'autoscaling', version: 'v1', kind: 'Scale' };
+  if (subresource === 'eviction') return { group: 'policy', version: 'v1', kind: 'Eviction' };
+  return { group: resource.group, version: 'v1', kind: resource.kind };
 }
 
 /** `/api/v1`, `/apis/GROUP/v1`; undefined if there is no such group. */
@@ -58,8 +61,15 @@ export function resourceList(group: string): JsonObject | undefined {
       const name = `${resource.plural}/${subresource}`;
       const { namespaced } = resource;
       const kind = responseKindOf(subresource, resource);
-      const group2 = subresource === 'scale' ? { group: kind.group, version: kind.version } : {};
-      list.push({ name, singularName: '', namespaced, ...group2, kind: kind.kind, verbs: subresourceVerbs });
+      const foreign = subresource === 'status' ? {} : { group: kind.group, version: kind.version };
+      list.push({
+        name,
+        singularName: '',
+        namespaced,
+        ...foreign,
+        kind: kind.kind,
+        verbs: verbsOf(subresource),
+      });
     }
   }
   for (const review of reviews.filter((one) => one.group === group)) {
@@ -106,7 +116,7 @@ function discoveryOf(resource: Resource): JsonObject {
           subresources: resource.subresources.map((subresource) => ({
             subresource,
             responseKind: responseKindOf(subresource, resource),
-            verbs: subresourceVerbs,
+            verbs: verbsOf(subresource),
           })),
         }),
   };

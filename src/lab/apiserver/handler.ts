@@ -299,6 +299,7 @@ async function answerResource(
   }
   const { method } = request;
   if (method === 'GET') {
+    if (subresource === 'eviction') throw methodNotAllowed();
     const body = faults.nextBody();
     if (body !== undefined) sendText(response, 200, 'application/json', body);
     else if (name !== '') {
@@ -341,7 +342,12 @@ async function answerResource(
     return;
   }
   const body = parseBody(bytes, mediaType);
-  if (method === 'POST' && name === '') {
+  if (subresource === 'eviction') {
+    if (method !== 'POST') throw methodNotAllowed();
+    const given = isObject(body) ? body['deleteOptions'] : undefined;
+    registry.delete(resource, namespace, name, deleteOptionsOf(given, url, write.dryRun === true));
+    sendJson(response, 201, { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Success', code: 201 });
+  } else if (method === 'POST' && name === '') {
     const object = registry.create(resource, namespace, body, write);
     sendObject(response, path, url, wanted, object, 201, write.warnings);
   } else if (method === 'PUT' && name !== '') {

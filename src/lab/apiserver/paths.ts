@@ -1,5 +1,5 @@
 /** `/api/v1/namespaces/NS/services/NAME/status` and the like. */
-import { resourceAt, type Resource } from './resources.ts';
+import { resourceAt, type Resource, type Subresource } from './resources.ts';
 
 export interface ResourcePath {
   readonly kind: 'resource';
@@ -8,7 +8,7 @@ export interface ResourcePath {
   readonly namespace: string;
   /** Empty: the collection. */
   readonly name: string;
-  readonly subresource: '' | 'status' | 'scale';
+  readonly subresource: '' | Subresource;
 }
 
 export interface ReviewPath {
@@ -52,5 +52,5 @@ export function parsePath(pathname: string): ResourcePath | ReviewPath | undefin
   if (!resource.namespaced && namespace !== '') return undefined;
   if (subresource !== '' && !(resource.subresources as readonly string[]).includes(subresource))
     return undefined;
-  return { kind: 'resource', resource, namespace, name, subresource: subresource as '' | 'status' | 'scale' };
+  return { kind: 'resource', resource, namespace, name, subresource: subresource as '' | Subresource };
 }

@@ -15,6 +15,8 @@ import { serviceStrategy } from './strategies/service.ts';
 import type { Strategy } from './strategies/strategy.ts';
 import { deploymentStrategy, podStrategy, replicaSetStrategy } from './strategies/workloads.ts';
 
+export type Subresource = 'status' | 'scale' | 'eviction';
+
 export type FieldReaders = Readonly<Record<string, (object: KubeObject) => string>>;
 
 export interface Resource extends ResourceName {
@@ -29,7 +31,7 @@ export interface Resource extends ResourceName {
   readonly namespaced: boolean;
   readonly shortNames: readonly string[];
   readonly categories: readonly string[];
-  readonly subresources: readonly ('status' | 'scale')[];
+  readonly subresources: readonly Subresource[];
   readonly schema: StructSchema;
   readonly strategy: Strategy;
   readonly fields: FieldReaders;
@@ -59,7 +61,7 @@ interface Entry {
   readonly cluster?: boolean;
   readonly short?: readonly string[];
   readonly all?: boolean;
-  readonly sub?: readonly ('status' | 'scale')[];
+  readonly sub?: readonly Subresource[];
   readonly strategy?: Strategy;
   readonly fields?: FieldReaders;
   readonly storage?: string;
@@ -105,7 +107,7 @@ const entries: readonly Entry[] = [
     plural: 'pods',
     short: ['po'],
     all: true,
-    sub: ['status'],
+    sub: ['status', 'eviction'],
     strategy: podStrategy,
     fields: readers(
       'spec.nodeName',

@@ -125,7 +125,13 @@ export function startWatch(
 
   const unsubscribe = store.subscribe(resource.storage, (event) => {
     if (faults.watchesStalled) return;
-    deliver(event);
+    try {
+      deliver(event);
+    } catch {
+      // An object that cannot be encoded as this client wants it costs this watch, never the write.
+      response.destroy();
+      return;
+    }
     flush();
     if (response.writableLength > mostBufferedBytes) response.destroy();
   });

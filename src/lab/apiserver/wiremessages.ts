@@ -168,6 +168,14 @@ const accessReview = message({
   status: [3, message({ allowed: [1, 'bool'], reason: [2, 'string'], evaluationError: [3, 'string'] })],
 });
 
+const deleteOptions = message({
+  gracePeriodSeconds: [1, 'int'],
+  preconditions: [2, message({ uid: [1, 'string'], resourceVersion: [2, 'string'] })],
+  orphanDependents: [3, 'bool'],
+  propagationPolicy: [4, 'string'],
+  dryRun: [5, 'string', 'repeated'],
+});
+
 /** Messages by `apiVersion/kind`. */
 export const wireMessages: ReadonlyMap<string, MessageSchema> = new Map<string, MessageSchema>([
   ...Object.entries(kinds)
@@ -206,16 +214,8 @@ export const wireMessages: ReadonlyMap<string, MessageSchema> = new Map<string, 
   ],
   ['authorization.k8s.io/v1/SelfSubjectAccessReview', accessReview],
   ['authentication.k8s.io/v1/SelfSubjectReview', message({ metadata, status: [2, message({})] })],
-  [
-    'v1/DeleteOptions',
-    message({
-      gracePeriodSeconds: [1, 'int'],
-      preconditions: [2, message({ uid: [1, 'string'], resourceVersion: [2, 'string'] })],
-      orphanDependents: [3, 'bool'],
-      propagationPolicy: [4, 'string'],
-      dryRun: [5, 'string', 'repeated'],
-    }),
-  ],
+  ['v1/DeleteOptions', deleteOptions],
+  ['policy/v1/Eviction', message({ metadata, deleteOptions: [2, deleteOptions] })],
   [
     'coordination.k8s.io/v1/Lease',
     message({

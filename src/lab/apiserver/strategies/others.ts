@@ -1,6 +1,6 @@
 /** The kinds that need little: Nodes, Namespaces, ServiceCIDRs, Events and plain storage. */
 import { parseCidr } from '../addresses.ts';
-import { sameJson, type JsonObject } from '../objects.ts';
+import { now, sameJson, type JsonObject } from '../objects.ts';
 import type { FieldError } from '../status.ts';
 import type { Strategy } from './strategy.ts';
 
@@ -49,7 +49,9 @@ export const namespaceStrategy: Strategy = {
 
 export const serviceCidrStrategy: Strategy = {
   prepareCreate: (object) => {
-    object.status = {};
+    const message = 'Kubernetes Service CIDR is ready';
+    const condition = { type: 'Ready', status: 'True', lastTransitionTime: now(), reason: '', message };
+    object.status = { conditions: [condition] };
   },
   validate: (object, old) => {
     const cidrs = (object.spec?.['cidrs'] as string[] | undefined) ?? [];
