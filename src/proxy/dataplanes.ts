@@ -31,6 +31,7 @@ export interface ModeSupport {
 
 const supports: Readonly<Partial<Record<Mode, () => Promise<ModeSupport>>>> = {
   iptables: async () => (await import('./modes/iptables.ts')).iptablesMode,
+  nftables: async () => (await import('./modes/nftables.ts')).nftablesMode,
 };
 
 /** Throws a sentence if this program has no such mode. */

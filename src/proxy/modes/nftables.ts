@@ -1,0 +1,26 @@
+/** What the daemon has to know of nftables mode. */
+import { NftablesDataplane } from '../../dataplane/nftables/nftablesDataplane.ts';
+import { canUseNftables, probe } from '../../dataplane/nftables/probe.ts';
+import { NftSocket } from '../../linux/netlink/nftables/socket.ts';
+import type { ModeSupport } from '../dataplanes.ts';
+import { kernelHasIPv6 } from './iptables.ts';
+
+export const nftablesMode: ModeSupport = {
+  usable(family) {
+    return Promise.resolve((family === 'IPv4' || kernelHasIPv6()) && canUseNftables(family));
+  },
+
+  prepare({ options }) {
+    const nft = new NftSocket();
+    try {
+      probe(nft, options);
+    } finally {
+      nft.close();
+    }
+    return Promise.resolve();
+  },
+
+  create({ options, events, report, log }) {
+    return Promise.resolve(new NftablesDataplane(options, { events, report, log }));
+  },
+};
