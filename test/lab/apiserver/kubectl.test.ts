@@ -274,6 +274,21 @@ for (const which of ['new', 'old'] as const) {
       );
     });
 
+    check('drain and uncordon a node', async () => {
+      await kubectl.run(['run', 'lonely', '--image=web']);
+      await until(
+        'running',
+        () => kubectl.run(['get', 'pod', 'lonely']),
+        (text) => text.includes('Running'),
+      );
+      // The old one says that it deleted the node, but means its Pods.
+      const said = which === 'new' ? /node\/node-1 drained/ : /pod\/lonely deleted/;
+      assert.match(await kubectl.run(['drain', 'node-1', '--force', '--timeout=20s']), said);
+      assert.match(await kubectl.run(['get', 'nodes']), /Ready,SchedulingDisabled/);
+      await kubectl.run(['uncordon', 'node-1']);
+      assert.match(await kubectl.fails(['get', 'pod', 'lonely']), /not found/);
+    });
+
     check('delete: cascades, waits, and empties namespaces', async () => {
       await kubectl.run(['delete', 'deployment', 'web']);
       await until(
