@@ -311,6 +311,46 @@ for (const backend of backends) {
   });
 }
 
+for (const backend of backends) {
+  test(`${backend}: the longest names, many endpoints and all protocols are taken`, async () => {
+    const world = new World(backend, 'IPv6');
+    try {
+      const dataplane = world.dataplane();
+      await dataplane.start();
+      const label = (letter: string): string => letter.repeat(63);
+      const routes = (['TCP', 'UDP', 'SCTP'] as const).map((protocol, n) =>
+        makeRoute({
+          name: `${label('a')}/${label('b')}`,
+          portName: label('c'),
+          protocol,
+          clusterIP: `fd00:1111:2222:3333:4444:5555:6666:777${n}`,
+          port: 65535,
+          nodePort: 32767 - n,
+          externalIPs: [`2001:1111:2222:3333:4444:5555:6666:777${n}`],
+          loadBalancerIPs: [`2001:2111:2222:3333:4444:5555:6666:777${n}`],
+          sourceRanges: ['2001:db8:1111:2222::/64', 'fd00:31::/32'],
+          affinitySeconds: 86400,
+          internalPolicyLocal: n === 0,
+          externalPolicyLocal: n !== 2,
+          healthCheckNodePort: 65535,
+          endpoints: Array.from(
+            { length: 20 },
+            (_, i) => `[fd00:1111:2222:3333:4444:5555:6666:88${i + 10}]:65535${i < 3 ? 'L' : ''}`,
+          ),
+        }),
+      );
+      await new Driver(dataplane, 'IPv6').to(makeTable(routes, 'IPv6'));
+      const settings = makeSettings(ipv6Options);
+      const wanted = normalise(wholeDocument(routes, settings, nodePortTail(settings, []).rules));
+      const rules = world.rules();
+      for (const [chain, list] of Object.entries(wanted)) assert.deepEqual(rules[chain], list, chain);
+      await dataplane.stop();
+    } finally {
+      world.close();
+    }
+  });
+}
+
 test('nft: in a table that iptables-save cannot print, services work all the same', async () => {
   const world = new World('nft');
   try {

@@ -1,7 +1,7 @@
 /**
  * The scenarios with a recorded rule set: their objects as they are at the end, through the service model and iptables
  * mode into a kernel, which then holds what the reference proxy left there. The scenario files are found in
- * POINTSMAN_SCENARIOS, or in `scenarios/` of the repository.
+ * POINTSMAN_SCENARIOS, or in `test/scenarios/data`.
  */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
@@ -15,7 +15,7 @@ import { RouteTracker } from '../../../src/services/routeTracker.ts';
 import { World, backends, normalise, type Rules } from './harness.ts';
 
 const directory =
-  process.env['POINTSMAN_SCENARIOS'] ?? fileURLToPath(new URL('../../../scenarios', import.meta.url));
+  process.env['POINTSMAN_SCENARIOS'] ?? fileURLToPath(new URL('../../scenarios/data', import.meta.url));
 const rulesDirectory = join(directory, 'rules');
 
 interface Thing {
