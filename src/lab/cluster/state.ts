@@ -1,6 +1,7 @@
 /** What a lab in the background leaves for the commands that talk to it: a directory with its state, below /run. */
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { startTime } from '../net/namespaces.ts';
 
 const labDirectory = '/run/pointsman-lab/up';
 const stateFile = join(labDirectory, 'state.json');
@@ -18,15 +19,11 @@ export interface LabState {
   readonly kubeconfig: string;
 }
 
-function alive(pid: number): boolean {
-  return existsSync(`/proc/${pid}`);
-}
-
 /** The running lab's state; undefined if there is none. */
 export function readState(): LabState | undefined {
   if (!existsSync(stateFile)) return undefined;
   const state = JSON.parse(readFileSync(stateFile, 'utf8')) as LabState;
-  return alive(state.pid) ? state : undefined;
+  return startTime(state.pid) === undefined ? undefined : state;
 }
 
 export function clearState(): void {

@@ -207,8 +207,8 @@ export class ScenarioCluster {
     await this.moveMarker();
     if (!this.apiIsUp) return;
     await this.markerInForce();
-    // Health-check ports follow the rules of the same sync a moment later.
-    await sleep(30);
+    // Health-check ports and connection tracking follow the rules of the same sync a moment later.
+    await sleep(60);
   }
 
   private async markerInForce(): Promise<void> {
