@@ -47,8 +47,8 @@ export interface IptablesDependencies {
 }
 
 const defaultCheckInterval = 4000;
-/** Rules from which on a check with nft reads only the chains that all service ports share, and all rules now and then. */
-const manyRules = 12_000;
+/** Rules from which on a check with nft reads the chains that all service ports share, and all rules as often as the share below allows. */
+const manyRules = 2000;
 /** Share of the time that reading all rules of a large cluster may take. */
 const wholeCheckShare = 1 / 20;
 
