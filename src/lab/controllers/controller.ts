@@ -33,7 +33,9 @@ export function makeController(
   keysOf: Readonly<Record<string, (event: StoreEvent) => Iterable<string>>>,
   work: (key: string) => void,
 ): Controller {
-  const queue = new WorkQueue(work, (key, error) => report(name, key, error));
+  const queue = new WorkQueue(work, (key, error) => {
+    if (!isAboutSomethingGone(error)) report(name, key, error);
+  });
   const stops = Object.entries(keysOf).map(([resource, keys]) => {
     const enqueue = (event: StoreEvent): void => {
       for (const key of keys(event)) queue.add(key);
@@ -49,6 +51,11 @@ export function makeController(
       queue.stop();
     },
   };
+}
+
+/** The object or its namespace went away while it was worked on: there is nothing left to do. */
+function isAboutSomethingGone(error: unknown): boolean {
+  return error instanceof ApiError && (error.code === 404 || /is being terminated$/.test(error.message));
 }
 
 export function keyOf({ metadata }: KubeObject): string {

@@ -1,6 +1,5 @@
 /** The former Endpoints objects, kept in step with the EndpointSlices of Services that have a selector. */
 import { sameJson, type JsonObject, type KubeObject } from '../apiserver/objects.ts';
-import { ApiError } from '../apiserver/status.ts';
 import {
   endpoints,
   endpointSlices,
@@ -70,15 +69,6 @@ export function startEndpointsController(base: ControllerBase): Controller {
     }
   };
 
-  const workUnlessGone = (key: string): void => {
-    try {
-      work(key);
-    } catch (error) {
-      // The namespace is going away: so are its Endpoints.
-      if (!(error instanceof ApiError) || (error.code !== 403 && error.code !== 404)) throw error;
-    }
-  };
-
   return makeController(
     base,
     'endpoints',
@@ -89,6 +79,6 @@ export function startEndpointsController(base: ControllerBase): Controller {
       },
       [services.storage]: ({ key, object }) => (object.spec?.['selector'] === undefined ? [] : [key]),
     },
-    workUnlessGone,
+    work,
   );
 }

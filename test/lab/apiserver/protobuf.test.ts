@@ -81,3 +81,41 @@ test('what protobuf tables do not know is refused, not lost', () => {
   assert.throws(() => decodeProtobufBody(body.subarray(0, body.length - 3)), /ends in the middle/);
   assert.throws(() => decodeProtobufBody(Buffer.from('{}')), /not a Kubernetes protobuf object/);
 });
+
+/** A length-delimited field of less than 128 bytes. */
+function field(number: number, content: Buffer | string): Buffer {
+  const bytes = Buffer.from(content);
+  return Buffer.concat([Buffer.from([number * 8 + 2, bytes.length]), bytes]);
+}
+
+test('an Event as kube-proxy sends it', async () => {
+  const seconds = Buffer.from([8, 0x80, 0x81, 0xc8, 0xac, 0x06]);
+  const microseconds = Buffer.from([16, 0xc0, 0x84, 0x3d]);
+  const raw = Buffer.concat([
+    field(1, Buffer.concat([field(1, 'node-1.1'), field(3, 'default'), field(8, '')])),
+    field(2, Buffer.concat([seconds, microseconds])),
+    field(4, 'kube-proxy'),
+    field(5, 'kube-proxy-node-1'),
+    field(6, 'StartKubeProxy'),
+    field(7, 'Starting'),
+    field(8, Buffer.concat([field(1, 'Node'), field(3, 'node-1'), field(4, 'node-1')])),
+    field(11, 'Normal'),
+    field(12, ''),
+    Buffer.from([15 * 8, 0]),
+  ]);
+  const type = field(1, Buffer.concat([field(1, 'events.k8s.io/v1'), field(2, 'Event')]));
+  const length = Buffer.from([0x12, (raw.length & 127) | 128, raw.length >> 7]);
+  const created = await request('/apis/events.k8s.io/v1/namespaces/default/events', {
+    method: 'POST',
+    headers: { 'content-type': protobuf },
+    body: Buffer.concat([Buffer.from('k8s\0', 'latin1'), type, length, raw]),
+  });
+  assert.equal(created.status, 201, await created.text());
+  const read = await request('/api/v1/namespaces/default/events/node-1.1');
+  const event = (await read.json()) as JsonObject;
+  assert.equal(event['apiVersion'], 'v1');
+  assert.equal(event['eventTime'], '2024-01-01T00:00:00.001000Z');
+  assert.deepEqual(event['involvedObject'], { kind: 'Node', name: 'node-1', uid: 'node-1' });
+  assert.equal(event['reportingComponent'], 'kube-proxy');
+  assert.equal(event['count'], undefined);
+});

@@ -370,6 +370,26 @@ describe('load balancers', () => {
 });
 
 describe('namespaces', () => {
+  test('with a Deployment at work end without complaint', async () => {
+    registry.create(resourceById('namespaces'), '', { metadata: { name: 'busy' } });
+    const template = {
+      metadata: { labels: { a: 'b' } },
+      spec: { containers: [{ name: 'c', image: 'web' }] },
+    };
+    const spec = { replicas: 3, selector: { matchLabels: { a: 'b' } }, template };
+    registry.create(deployments, 'busy', { metadata: { name: 'web' }, spec });
+    const ports = [{ port: 80 }];
+    registry.create(services, 'busy', { metadata: { name: 'web' }, spec: { selector: { a: 'b' }, ports } });
+    await settle();
+    registry.delete(resourceById('namespaces'), '', 'busy');
+    await settle();
+    for (const pod of registry.list(pods, { namespace: 'busy' }).items) {
+      registry.delete(pods, 'busy', pod.metadata.name, { gracePeriodSeconds: 0 });
+    }
+    await settle();
+    assert.equal(registry.find(resourceById('namespaces'), '', 'busy'), undefined);
+  });
+
   test('are emptied before they go, and take nothing new meanwhile', async () => {
     registry.create(resourceById('namespaces'), '', { metadata: { name: 'short' } });
     const pod = {
