@@ -1,7 +1,7 @@
 /** The daemon as a user starts it: its own process, in a network namespace, against an API server. */
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -360,8 +360,32 @@ describe('the daemon', { concurrency: false }, () => {
     assert.ok(api.events.some((event) => event['reason'] === 'FailedToStartMetricServer'));
   });
 
+  test('a change of mode: the new rules are there before the old ones go', async () => {
+    writeConfig('# iptables\n');
+    daemon = new Daemon(['run', `--config=${config}`]);
+    await eventually('rules', () => rules().includes('10.0.0.5:8080'));
+    await daemon.stop();
+    writeFileSync(config, readFileSync(config, 'utf8').replace('mode: iptables', 'mode: nftables'));
+    daemon = new Daemon(['run', `--config=${config}`]);
+    const table = (): string => {
+      const tables = inNamespace(namespace, ['nft', 'list', 'tables']);
+      const has = tables.split('\n').includes('table ip kube-proxy');
+      return has ? inNamespace(namespace, ['nft', 'list', 'table', 'ip', 'kube-proxy']) : '';
+    };
+    await eventually('the old rules are gone', () => {
+      const [before, after] = [rules(), table()];
+      assert.ok(before.includes('10.0.0.5:8080') || after.includes('10.0.0.5'), 'no rules at all');
+      return !before.includes('KUBE-SVC-');
+    });
+    await eventually('healthz', () => get(healthz).status === 200);
+    assert.equal(get('http://127.0.0.1:10249/proxyMode').body, 'nftables');
+    assert.ok(!get(metricsURL).body.includes('kubeproxy_sync_proxy_rules_iptables'));
+    await daemon.stop();
+    assert.ok(table().includes('10.0.0.5'));
+    writeConfig();
+  });
+
   test('--cleanup removes the rules of every mode, and nothing else', async () => {
-    inNamespace(namespace, ['nft', 'add', 'table', 'ip6', 'kube-proxy']);
     inNamespace(namespace, ['iptables', '-t', 'nat', '-A', 'POSTROUTING', '-s', '10.9.9.9', '-j', 'ACCEPT']);
     daemon = new Daemon(['--cleanup']);
     assert.equal((await daemon.end()).code, 0, daemon.log);
