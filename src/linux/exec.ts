@@ -6,6 +6,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Writable } from 'node:stream';
+import * as trace from '../log/trace.ts';
 
 export interface RunOptions {
   /** What the program reads on its standard input; pieces are written as fast as it takes them. */
@@ -69,6 +70,7 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
     // A program that stops reading early (it found an error) closes the pipe: its exit status says why.
     child.stdin.on('error', () => child.stdin?.destroy());
     await Promise.race([feed(child.stdin, options.input), closed]);
+    trace.passed(trace.inputWritten, program);
   }
   const [code, signal] = await closed;
   clearTimeout(timer);

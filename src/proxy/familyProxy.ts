@@ -6,6 +6,7 @@ import type { EndpointSlice, Family, Service } from '../api/objects.ts';
 import type { ConntrackReconciler } from '../conntrack/reconciler.ts';
 import type { Dataplane } from '../dataplane/dataplane.ts';
 import type { Logger } from '../log/logger.ts';
+import * as trace from '../log/trace.ts';
 import type { FamilyMetrics, Metrics } from '../metrics/metrics.ts';
 import type { RouteTracker } from '../services/routeTracker.ts';
 import type { ChangeSet } from '../services/types.ts';
@@ -177,16 +178,19 @@ export class FamilyProxy {
     if (!this.synced) return;
     const { tracker, dataplane, metrics, log } = this.options;
     const started = this.clock.now();
+    trace.passed(trace.syncBegins, this.family);
     const full = this.full || this.fullDue(started);
     this.full = false;
     const changes = tracker.take();
     metrics.changesTaken();
+    trace.passed(trace.changesTaken, this.family);
     for (const time of changes.triggerTimes) this.triggerTimes.push(time);
     let didFull = full;
     try {
       const { table } = tracker;
       const request = { table, changes, serviceCIDRs: this.serviceCIDRs, full };
       didFull = (await dataplane.sync(request)).full;
+      trace.passed(trace.syncDone, this.family);
     } catch (error) {
       // What was taken is not in the kernel: only a full sync brings it there.
       this.full = true;
