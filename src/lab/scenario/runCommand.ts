@@ -22,6 +22,14 @@ interface Flags {
   readonly api: ApiKind | 'auto';
   readonly keep?: true;
   readonly quiet?: true;
+  readonly jobs: number;
+}
+
+function positiveInteger(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1)
+    throw new InvalidArgumentError('a whole number above 0 is needed');
+  return value;
 }
 
 function factor(text: string): number {
@@ -45,42 +53,59 @@ async function keepUp(name: string, prefix: string): Promise<void> {
   await new Promise(() => setInterval(() => undefined, 60_000));
 }
 
+async function runFile(
+  file: string,
+  flags: Flags,
+  say: (line: string) => void,
+): Promise<ScenarioResult | undefined> {
+  const scenario = readScenario(file);
+  for (const remark of scenario.remarks) process.stderr.write(`${file}: ${remark}\n`);
+  if (scenario.modes !== undefined && !scenario.modes.includes(flags.mode)) {
+    say(`${scenario.name} (${flags.mode}): not for this mode`);
+    return undefined;
+  }
+  say(`${scenario.name}: ${scenario.description}`);
+  const result = await playScenario(scenario, {
+    mode: flags.mode,
+    proxyCommand: flags.proxy === undefined ? ownProxyCommand() : splitCommand(flags.proxy),
+    iptables: flags.iptables,
+    api: flags.api,
+    timeFactor: flags.timeFactor,
+    truth: loadTruth(flags.truth ?? join(dirname(file), 'truth'), scenario.name, flags.mode),
+    rules: loadRules(flags.rules ?? join(dirname(file), 'rules'), scenario, flags.mode),
+    onNote: (line) => say(`  (${line})`),
+    onStep: (step) => {
+      if (flags.quiet === undefined || step.verdict === 'differs') stepLines(step).forEach(say);
+    },
+    ...(flags.keep === undefined
+      ? {}
+      : { beforeClose: (cluster) => keepUp(scenario.name, cluster.network.namespaces.prefix) }),
+  });
+  resultLines(result).forEach(say);
+  say('');
+  return result;
+}
+
 async function runFiles(files: readonly string[], flags: Flags): Promise<number> {
   sweepNamespaces();
-  const say = (line: string): void => {
+  const print = (line: string): void => {
     if (flags.json === undefined) process.stdout.write(`${line}\n`);
   };
   const results: ScenarioResult[] = [];
-  for (const file of files) {
-    const scenario = readScenario(file);
-    for (const remark of scenario.remarks) process.stderr.write(`${file}: ${remark}\n`);
-    if (scenario.modes !== undefined && !scenario.modes.includes(flags.mode)) {
-      say(`${scenario.name} (${flags.mode}): not for this mode`);
-      continue;
+  let next = 0;
+  const worker = async (): Promise<void> => {
+    while (next < files.length) {
+      const file = files[next++] ?? '';
+      // Side by side, each scenario's lines are kept together.
+      const lines: string[] = [];
+      const result = await runFile(file, flags, flags.jobs > 1 ? (line) => lines.push(line) : print);
+      lines.forEach(print);
+      if (result !== undefined) results.push(result);
     }
-    say(`${scenario.name}: ${scenario.description}`);
-    const result = await playScenario(scenario, {
-      mode: flags.mode,
-      proxyCommand: flags.proxy === undefined ? ownProxyCommand() : splitCommand(flags.proxy),
-      iptables: flags.iptables,
-      api: flags.api,
-      timeFactor: flags.timeFactor,
-      truth: loadTruth(flags.truth ?? join(dirname(file), 'truth'), scenario.name, flags.mode),
-      rules: loadRules(flags.rules ?? join(dirname(file), 'rules'), scenario, flags.mode),
-      onNote: (line) => say(`  (${line})`),
-      onStep: (step) => {
-        if (flags.quiet === undefined || step.verdict === 'differs') stepLines(step).forEach(say);
-      },
-      ...(flags.keep === undefined
-        ? {}
-        : { beforeClose: (cluster) => keepUp(scenario.name, cluster.network.namespaces.prefix) }),
-    });
-    results.push(result);
-    resultLines(result).forEach(say);
-    say('');
-  }
+  };
+  await Promise.all(Array.from({ length: flags.jobs }, worker));
   const agreed = results.filter((result) => result.agreed).length;
-  say(`${agreed} of ${results.length} scenarios agree`);
+  print(`${agreed} of ${results.length} scenarios agree`);
   if (flags.json === true) process.stdout.write(`${JSON.stringify(results, null, 2)}\n`);
   return agreed === results.length ? 0 : 1;
 }
@@ -93,6 +118,7 @@ export function runCommand(setExit: (code: number) => void): Command {
     .option('--truth <dir>', 'recorded truth (default: truth/ beside the file)')
     .option('--rules <dir>', 'recorded rule sets (default: rules/ beside the file)')
     .option('--json', 'print results as JSON')
+    .option('--jobs <n>', 'so many scenarios at once', positiveInteger, 1)
     .option('--quiet', 'print only what differs')
     .option('--time-factor <n>', 'multiplies every time-out, for slow machines', factor, 1)
     .option('--proxy <command>', 'another proxy: its command line, with {config} and {node} in it')
