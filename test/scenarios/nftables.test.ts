@@ -1,0 +1,4 @@
+/** The public scenarios in nftables mode. */
+import { scenarioTests } from './support.ts';
+
+scenarioTests('nftables', undefined);
