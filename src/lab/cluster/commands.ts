@@ -3,6 +3,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { openSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, Option } from 'commander';
+import { positiveInteger } from '../arguments.ts';
 import type { PodAttachment, PodNetwork } from '../net/layout.ts';
 import { sweepNamespaces } from '../net/namespaces.ts';
 import { podNamespace } from '../net/network.ts';
@@ -13,7 +14,7 @@ import { LabCluster } from './labCluster.ts';
 import { clearState, daemonLog, makeDirectory, readState, writeState, type LabState } from './state.ts';
 
 interface UpFlags {
-  readonly nodes: string;
+  readonly nodes: number;
   readonly attach: PodAttachment;
   readonly podNetwork: PodNetwork;
   readonly mode: string;
@@ -29,8 +30,11 @@ function mustRun(): LabState {
 
 /** The lab itself: stays until it is told to end. */
 async function daemon(flags: UpFlags): Promise<number> {
+  const told = new Promise<void>((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => resolve());
+  });
   const cluster = await LabCluster.create({
-    nodes: Number(flags.nodes),
+    nodes: flags.nodes,
     attachment: flags.attach,
     podNetwork: flags.podNetwork,
     mode: flags.mode,
@@ -47,10 +51,7 @@ async function daemon(flags: UpFlags): Promise<number> {
     directory: cluster.directory,
     kubeconfig: cluster.kubeconfigFile,
   });
-  await new Promise<void>((resolve) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => resolve());
-    setInterval(() => undefined, 3_600_000);
-  });
+  await told;
   await cluster.close();
   clearState();
   return 0;
@@ -143,7 +144,7 @@ function status(): number {
 export function clusterCommands(setExit: (code: number) => void): Command[] {
   const withOptions = (command: Command): Command =>
     command
-      .option('--nodes <n>', 'number of nodes', '2')
+      .option('--nodes <n>', 'number of nodes', positiveInteger, 2)
       .addOption(
         new Option('--attach <how>', 'how Pods are attached to their node')
           .choices(['route', 'bridge'])

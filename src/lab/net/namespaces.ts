@@ -134,7 +134,8 @@ function hookExit(): void {
     ['SIGTERM', 143],
     ['SIGHUP', 129],
   ] as const) {
-    process.once(signal, () => process.exit(code));
+    // Whoever listens already knows how to end.
+    if (process.listenerCount(signal) === 0) process.once(signal, () => process.exit(code));
   }
 }
 

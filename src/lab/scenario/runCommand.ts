@@ -1,7 +1,8 @@
 /** `pointsman lab run FILE…`: plays scenario files and compares them with their recorded truth. */
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
+import { positiveInteger, positiveNumber } from '../arguments.ts';
 import { sweepNamespaces } from '../net/namespaces.ts';
 import type { IptablesVariant } from './iptablesVariant.ts';
 import type { ApiKind } from './labApi.ts';
@@ -23,19 +24,6 @@ interface Flags {
   readonly keep?: true;
   readonly quiet?: true;
   readonly jobs: number;
-}
-
-function positiveInteger(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1)
-    throw new InvalidArgumentError('a whole number above 0 is needed');
-  return value;
-}
-
-function factor(text: string): number {
-  const value = Number(text);
-  if (!(value > 0)) throw new InvalidArgumentError('a positive number is needed');
-  return value;
 }
 
 export function loadTruth(directory: string, scenario: string, mode: string): Truth | undefined {
@@ -120,7 +108,7 @@ export function runCommand(setExit: (code: number) => void): Command {
     .option('--json', 'print results as JSON')
     .option('--jobs <n>', 'so many scenarios at once', positiveInteger, 1)
     .option('--quiet', 'print only what differs')
-    .option('--time-factor <n>', 'multiplies every time-out, for slow machines', factor, 1)
+    .option('--time-factor <n>', 'multiplies every time-out, for slow machines', positiveNumber, 1)
     .option('--proxy <command>', 'another proxy: its command line, with {config} and {node} in it')
     .addOption(new Option('--iptables <variant>', 'which iptables').choices(['nft', 'legacy']))
     .addOption(
