@@ -16,7 +16,8 @@ export interface ProxyOptions {
 /** How this very program is started as `pointsman run`: from its bundle, or from source with tsx. */
 export function ownProxyCommand(): string[] {
   const program = process.env['POINTSMAN_PROGRAM'];
-  const start = program === undefined ? [...process.execArgv, process.argv[1] ?? ''] : [program];
+  const start =
+    program === undefined || program === '' ? [...process.execArgv, process.argv[1] ?? ''] : [program];
   return [process.execPath, ...start, 'run', '--config', '{config}'];
 }
 
