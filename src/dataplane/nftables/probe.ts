@@ -31,13 +31,13 @@ const probeTable = 'pointsman-probe';
 
 /** One chain of each kind. */
 const kinds = [
-  'pick-6',
+  'pick-8',
   'node-port-pick-1',
   'local-pick-1',
-  'sticky-pick-6',
-  'external-pick-6',
+  'sticky-pick-8',
+  'external-pick-8',
   'local-sticky-pick-1',
-  'external-local-pick-6-1',
+  'external-local-pick-8-1',
   'sticky-time-10800',
   ...recordingChains,
 ];

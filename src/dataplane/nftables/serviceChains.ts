@@ -4,9 +4,9 @@
  *
  *     [node-port-][external-][local-][sticky-]pick-SIZE[-LOCALSIZE]      sticky-time-SECONDS
  *
- * `pick-6` chooses among up to 6 cluster endpoints of the frontend, `local-pick-2` among those of this node,
- * `sticky-pick-6` remembers the client's endpoint, `external-…` is for frontends that outsiders use: it masquerades,
- * or, with policy Local (`external-local-pick-6-2`), tells outsiders from Pods and this node.
+ * `pick-8` chooses among up to 8 cluster endpoints of the frontend, `local-pick-2` among those of this node,
+ * `sticky-pick-8` remembers the client's endpoint, `external-…` is for frontends that outsiders use: it masquerades,
+ * or, with policy Local (`external-local-pick-8-2`), tells outsiders from Pods and this node.
  */
 import { chain, rule } from '../../linux/netlink/nftables/objects.ts';
 import { ct, fib, meta, numgen, th } from '../../linux/netlink/nftables/selectors.ts';
