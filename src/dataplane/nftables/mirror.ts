@@ -3,6 +3,7 @@
  * removes. Kept is only what a route does not say by itself: the slots of its endpoints and its numbers for affinity.
  */
 import type { Element } from '../../linux/netlink/nftables/objects.ts';
+import { commentMax } from '../../linux/netlink/nftables/userdata.ts';
 import { cidrRange } from '../../services/ip.ts';
 import type { Endpoint, Route, ServicePortId } from '../../services/types.ts';
 import { ChainPool } from './chainPool.ts';
@@ -161,7 +162,7 @@ export class Mirror {
         sink.remove(sets.dispatch, { key });
       }
       if (newChain !== '') {
-        const comment = entry!.route.port.name;
+        const comment = commentOf(entry!.route);
         sink.add(sets.dispatch, { key, verdict: { code: 'goto', chain: newChain }, comment });
       }
     }
@@ -170,7 +171,7 @@ export class Mirror {
     if (oldUnserved !== newUnserved) {
       if (oldUnserved !== '') sink.remove(sets.unserved, { key });
       if (newUnserved !== '') {
-        const comment = entry!.route.port.name;
+        const comment = commentOf(entry!.route);
         const verdict =
           newUnserved === 'drop' ? ({ code: 'drop' } as const) : ({ code: 'goto', chain: 'refuse' } as const);
         sink.add(sets.unserved, { key, verdict, comment });
@@ -273,7 +274,7 @@ export class Mirror {
         for (const name of recordingChains) this.chains.acquire(name);
         const chain = `sticky-time-${newTime}`;
         this.chains.acquire(chain);
-        const comment = entry!.route.port.name;
+        const comment = commentOf(entry!.route);
         sink.add('sticky-times', { key: stickyNumber(now), verdict: { code: 'goto', chain }, comment });
       }
       if (old !== 0) {
@@ -301,6 +302,11 @@ export class Mirror {
       }
     }
   }
+}
+
+/** A service port's name, cut to what the kernel gives back. */
+function commentOf({ port }: Route): string {
+  return port.name.length <= commentMax ? port.name : port.name.slice(0, commentMax);
 }
 
 function targetsOfEntry(entry: Entry): Target[] {

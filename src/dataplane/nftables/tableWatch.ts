@@ -3,7 +3,7 @@
  * it was made for another one, and changes that somebody else made.
  */
 import { NFNL_SUBSYS_NFTABLES, messageTypes } from '../../linux/netlink/nftables/batch.ts';
-import type { TableName } from '../../linux/netlink/nftables/objects.ts';
+import { familyNumber, type TableName } from '../../linux/netlink/nftables/objects.ts';
 import { readEvent, type NftEvent } from '../../linux/netlink/nftables/socket.ts';
 import { NFGENMSG_LENGTH, attributesOf, type Message } from '../../linux/netlink/message.ts';
 import { NETLINK_NETFILTER, NetlinkSocket } from '../../linux/netlink/socket.ts';
@@ -11,6 +11,8 @@ import { NETLINK_NETFILTER, NetlinkSocket } from '../../linux/netlink/socket.ts'
 /** NFNLGRP_NFTABLES is 7. */
 const eventGroups = 1 << 6;
 const newGeneration = (NFNL_SUBSYS_NFTABLES << 8) | messageTypes.newGeneration;
+/** NFTA_TABLE_NAME, and the table's name in chains, rules, sets and elements. */
+const tableAttribute = 1;
 const what = 'read nftables events';
 
 export class TableWatch {
@@ -30,7 +32,7 @@ export class TableWatch {
   /**
    * Opened in the network namespace of the thread at this moment.
    * @param ownPort port id of the socket that commits our transactions
-   * @param generation as read after nothing at all; events correct it
+   * @param generation reads the ruleset's generation; called once, when the watch listens already
    * @param onForeign told from the event loop, once for each change that becomes `foreign`
    */
   constructor(
@@ -42,7 +44,6 @@ export class TableWatch {
     this.#table = table;
     this.#ownPort = ownPort;
     this.#onForeign = onForeign;
-    // Read after the socket listens: what comes in between is an event.
     this.generation = generation();
     this.#socket.subscribe(
       (message) => this.#take(message),
@@ -66,10 +67,9 @@ export class TableWatch {
       while (reader.next()) if (reader.type === 1) this.generation = reader.u32();
       return;
     }
-    if (message.portId === this.#ownPort) return;
+    if (message.portId === this.#ownPort || !this.#concerns(message)) return;
     const event = readEvent(message);
-    if (event === undefined || !this.#concerns(event)) return;
-    this.#notice(describe(event));
+    if (event !== undefined) this.#notice(describe(event));
   }
 
   #notice(change: string): void {
@@ -78,15 +78,13 @@ export class TableWatch {
     this.#onForeign(change);
   }
 
-  #concerns(event: NftEvent): boolean {
-    if (event.kind === 'generation') return false;
-    const table =
-      event.kind === 'elements'
-        ? event.elements.table
-        : event.object.kind === 'table'
-          ? event.object
-          : event.object.table;
-    return table.family === this.#table.family && table.name === this.#table.name;
+  /** Without decoding the rest: the other family's proxy and other programs may write a lot. */
+  #concerns(message: Message): boolean {
+    if (message.type >>> 8 !== NFNL_SUBSYS_NFTABLES) return false;
+    if (message.bytes[message.start] !== familyNumber(this.#table.family)) return false;
+    const reader = attributesOf(message, NFGENMSG_LENGTH);
+    while (reader.next()) if (reader.type === tableAttribute) return reader.string() === this.#table.name;
+    return false;
   }
 }
 

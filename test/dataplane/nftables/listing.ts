@@ -1,5 +1,5 @@
 /** `nft -j list table`, in a form in which two tables that mean the same are equal. */
-import { World } from './harness.ts';
+import type { World } from './harness.ts';
 
 type Json = string | number | null | readonly Json[] | { readonly [name: string]: Json };
 
@@ -32,7 +32,7 @@ export function listTable(world: World): Listed {
     if (map?.['name'] !== 'sticky-times') continue;
     for (const [key] of (map['elem'] ?? []) as readonly [Fields, Json][]) {
       const { val, comment } = key['elem'] as Fields;
-      names.set(text(val!), String(comment));
+      names.set(text(val!), comment as string);
     }
   }
   const chains: Listed['chains'] = {};
@@ -41,12 +41,12 @@ export function listTable(world: World): Listed {
     const { chain, rule, set, map } = one as { [name: string]: Fields | undefined };
     if (chain !== undefined) {
       const { type = null, hook = null, prio = null, policy = null } = chain;
-      chains[String(chain['name'])] = { hook: [type, hook, prio, policy], rules: [] };
+      chains[chain['name'] as string] = { hook: [type, hook, prio, policy], rules: [] };
     } else if (rule !== undefined) {
-      chains[String(rule['chain'])]!.rules.push([rule['expr']!, rule['comment'] ?? null]);
+      chains[rule['chain'] as string]!.rules.push([rule['expr']!, rule['comment'] ?? null]);
     } else if (set !== undefined || map !== undefined) {
       const object = (set ?? map)!;
-      const name = String(object['name']);
+      const name = object['name'] as string;
       const elements = (object['elem'] ?? []) as readonly Json[];
       if (name === 'sticky-clients') continue;
       if (slotted.test(name)) sets[name] = bySlots(elements as readonly [Fields, Json][]);
