@@ -46,8 +46,7 @@ export class FakeApiServer {
     this.options = options;
     const listener = (request: IncomingMessage, response: ServerResponse): void =>
       this.serve(request, response);
-    this.server =
-      options.tls === undefined ? createServer(listener) : (createTlsServer(options.tls, listener) as Server);
+    this.server = options.tls === undefined ? createServer(listener) : createTlsServer(options.tls, listener);
     this.server.on('connection', (socket: Socket) => {
       this.sockets.add(socket);
       socket.on('close', () => this.sockets.delete(socket));

@@ -35,7 +35,7 @@ function difference(from: JsonObject, to: JsonObject): JsonObject {
       before !== null &&
       !Array.isArray(before);
     if (bothObjects) patch[name] = difference(before, value);
-    else if (!sameJson(before, value)) patch[name] = value as Json;
+    else if (!sameJson(before, value)) patch[name] = value;
   }
   return patch;
 }
