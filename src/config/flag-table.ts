@@ -470,7 +470,7 @@ export const flagTable = [
     default: 'false',
     group: extra,
     withFile: true,
-    help: 'node ports answer on 127.0.0.0/8 (nftables)',
+    help: 'node ports answer on 127.0.0.1 and ::1 (nftables)',
   },
   {
     name: 'repair-drift',
@@ -486,7 +486,15 @@ export const flagTable = [
     default: '4s',
     group: extra,
     withFile: true,
-    help: 'how often iptables and ipvs mode look for such changes',
+    help: 'how often iptables, ipvs and userspace mode look for such changes',
+  },
+  {
+    name: 'udp-timeout',
+    kind: 'duration',
+    default: '1m0s',
+    group: extra,
+    withFile: true,
+    help: 'how long userspace mode keeps a UDP session without a datagram',
   },
 ] as const satisfies readonly FlagSpec[];
 

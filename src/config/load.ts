@@ -166,6 +166,7 @@ function refuseInvalid(settings: Settings, flags: ParsedFlags): void {
   const logging = validateLogging(settings);
   const others = validate(settings);
   if (!(flags.values['drift-check-period'] > 0)) others.push('--drift-check-period: must be greater than 0');
+  if (!(flags.values['udp-timeout'] > 0)) others.push('--udp-timeout: must be greater than 0');
   const problems = [...others, ...logging];
   if (problems.length === 0) return;
   const step = others.length > 0 ? 'failed validate' : 'initialize logging';
@@ -194,6 +195,7 @@ function finish(settings: Settings, flags: ParsedFlags, notices: string[], warni
       nftablesLocalhostNodePorts: values['nftables-localhost-nodeports'],
       repairDrift: values['repair-drift'],
       driftCheckPeriod: values['drift-check-period'],
+      udpTimeout: values['udp-timeout'],
     },
     notices,
     warnings,

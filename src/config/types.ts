@@ -77,12 +77,14 @@ export interface WinkernelConfig {
 export interface ExtraConfig {
   /** Count packets and bytes per service in nftables mode. */
   readonly serviceCounters: boolean;
-  /** Node ports answer on 127.0.0.0/8 in nftables mode too (iptables mode has `localhostNodePorts`). */
+  /** Node ports answer on 127.0.0.1 and ::1 in nftables mode too (iptables mode has `localhostNodePorts`). */
   readonly nftablesLocalhostNodePorts: boolean;
   /** Rules that somebody else removed or changed are put back. */
   readonly repairDrift: boolean;
-  /** How often iptables and IPVS mode look for such changes. */
+  /** How often iptables, IPVS and userspace mode look for such changes. */
   readonly driftCheckPeriod: number;
+  /** Without a datagram for so long, a UDP session of userspace mode ends. */
+  readonly udpTimeout: number;
 }
 
 export interface FlagValue {

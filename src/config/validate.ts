@@ -2,9 +2,11 @@
 import { addressFamily, cidrFamily, isPort, splitHostPort } from './address.ts';
 import { formatDuration } from './duration.ts';
 import { checkFeatureGates, featureEnabled } from './features.ts';
+import { parsePortRange } from './portRange.ts';
 import type { Settings } from './settings.ts';
 
-export const modes = ['iptables', 'ipvs', 'nftables'];
+/** kube-proxy has the first three; it had `userspace` up to 1.25. */
+export const modes = ['iptables', 'ipvs', 'nftables', 'userspace'];
 export const detectLocalModes = ['ClusterCIDR', 'NodeCIDR', 'BridgeInterface', 'InterfaceNamePrefix'];
 
 /** The only version whose hidden metrics can be shown: the minor release before ours. */
@@ -92,6 +94,15 @@ function validateModes(settings: Readonly<Settings>, problems: Problems): void {
     for (const [i, cidr] of ipvs.excludeCIDRs.entries()) {
       if (cidrFamily(cidr) === undefined)
         problems.invalid(`${path}.ExcludeCidrs[${i}]`, quote(cidr), validCIDR);
+    }
+  }
+  if (mode === 'userspace') {
+    const { bindAddress, portRange } = settings;
+    if (bindAddress.startsWith('127.') || bindAddress === '::1')
+      problems.invalid('BindAddress', quote(bindAddress), 'userspace mode cannot proxy on localhost');
+    if (parsePortRange(portRange) === 'invalid') {
+      const shape = 'must be begin-end, begin+offset or one port, with ports from 1 to 65535';
+      problems.invalid('PortRange', quote(portRange), shape);
     }
   }
   if (!modes.includes(mode)) {

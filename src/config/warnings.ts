@@ -51,6 +51,9 @@ export function extraWarnings(flags: ParsedFlags, settings: Readonly<Settings>):
   const names: FlagName[] = nftables
     ? ['drift-check-period']
     : ['service-counters', 'nftables-localhost-nodeports'];
+  // Both proxy UDP in this process, the second on localhost.
+  const proxies = settings.mode === 'userspace' || (nftables && flags.values['nftables-localhost-nodeports']);
+  if (!proxies) names.push('udp-timeout');
   return names
     .filter((name) => flags.given.has(name))
     .map((name) => `--${name} is ignored: the mode is ${settings.mode}`);
@@ -135,7 +138,8 @@ function commonWarnings(settings: Readonly<Settings>): string[] {
   if (detectLocalMode !== 'InterfaceNamePrefix' && settings.interfaceNamePrefix !== '') {
     warnings.push(`detectLocal.interfaceNamePrefix is ignored: ${why}`);
   }
-  if (settings.portRange !== '') warnings.push(`portRange is ignored: the mode is ${settings.mode}`);
+  if (settings.portRange !== '' && settings.mode !== 'userspace')
+    warnings.push(`portRange is ignored: the mode is ${settings.mode}`);
   if (settings.mode === 'ipvs') {
     for (const [name, value] of Object.entries(settings.ipvs)) {
       if (typeof value === 'number' && value > 0 && value % 1000 !== 0) {

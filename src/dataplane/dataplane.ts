@@ -77,5 +77,12 @@ export type DataplaneReport =
   | { readonly kind: 'nftablesSyncFailure' }
   | { readonly kind: 'nftablesCleanupFailure' }
   | { readonly kind: 'ipvsSyncFailure' }
+  /** Userspace mode: sockets of clients, endpoints and listeners of the whole process, and how many there may be. */
+  | { readonly kind: 'userspaceSockets'; readonly open: number; readonly limit: number }
+  /** Userspace mode turned a client away. */
+  | {
+      readonly kind: 'userspaceRefused';
+      readonly reason: 'socket_limit' | 'no_endpoint_answers' | 'not_allowed';
+    }
   /** Rules that somebody else removed or changed were put back. */
   | { readonly kind: 'repaired'; readonly what: string };

@@ -61,6 +61,9 @@ export class Metrics {
   private readonly skippedObjects: Counter<'reason'>;
   private readonly syncFailures: Counter<'ip_family'>;
   private readonly repairs: Counter<'ip_family'>;
+  private readonly openSockets: Gauge | undefined;
+  private readonly socketLimit: Gauge | undefined;
+  private readonly refused: Counter<'reason' | 'ip_family'> | undefined;
 
   constructor(options: MetricsOptions) {
     const { mode } = options;
@@ -161,6 +164,24 @@ export class Metrics {
         'Cumulative failures to remove stale nftables objects',
         ['ip_family'],
       );
+    }
+    if (mode === 'userspace') {
+      this.openSockets = new Gauge({
+        name: 'pointsman_userspace_open_sockets',
+        help: 'Sockets of clients, endpoints and listeners that userspace mode holds open.',
+        registers: this.registers,
+      });
+      this.socketLimit = new Gauge({
+        name: 'pointsman_userspace_open_sockets_limit',
+        help: 'How many sockets userspace mode may hold open: connections beyond are refused.',
+        registers: this.registers,
+      });
+      this.refused = new Counter({
+        name: 'pointsman_userspace_refused_total',
+        help: 'Clients that userspace mode turned away, by reason.',
+        labelNames: ['reason', 'ip_family'],
+        registers: this.registers,
+      });
     }
     this.conntrackDuration = this.histogram(
       'conntrack_reconciler_sync_duration_seconds',
@@ -264,6 +285,13 @@ export class Metrics {
         return;
       case 'ipvsSyncFailure':
         if (this.mode === 'ipvs') this.restoreFailures?.inc({ ip_family });
+        return;
+      case 'userspaceSockets':
+        this.openSockets?.set(report.open);
+        this.socketLimit?.set(report.limit);
+        return;
+      case 'userspaceRefused':
+        this.refused?.inc({ reason: report.reason, ip_family });
         return;
       case 'repaired':
         this.repairs.inc({ ip_family });

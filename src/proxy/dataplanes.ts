@@ -32,6 +32,7 @@ export interface ModeSupport {
 const supports: Readonly<Partial<Record<Mode, () => Promise<ModeSupport>>>> = {
   iptables: async () => (await import('./modes/iptables.ts')).iptablesMode,
   nftables: async () => (await import('./modes/nftables.ts')).nftablesMode,
+  userspace: async () => (await import('./modes/userspace.ts')).userspaceMode,
 };
 
 /** Throws a sentence if this program has no such mode. */
@@ -64,10 +65,14 @@ export const leftovers: readonly Leftovers[] = [
       for (const table of removeTables()) log.info('Removed leftovers', { table });
     },
   },
+  {
+    mode: 'userspace',
+    remove: async (log) => (await import('../dataplane/userspace/cleanup.ts')).cleanup({ log }),
+  },
 ];
 
-/** Whose leftovers a start in `mode` removes: iptables and ipvs mode share chains, and leave each other alone. */
+/** Whose leftovers a start in `mode` removes: all others', but iptables and ipvs mode share chains and leave each other alone. */
 export function leftoversRemovedBy(mode: Mode): readonly Leftovers[] {
-  const foreign = mode === 'nftables' ? ['iptables', 'ipvs', 'userspace'] : ['nftables'];
-  return leftovers.filter((one) => foreign.includes(one.mode));
+  const kin: readonly Mode[] = mode === 'iptables' || mode === 'ipvs' ? ['iptables', 'ipvs'] : [mode];
+  return leftovers.filter((one) => !kin.includes(one.mode));
 }

@@ -67,6 +67,7 @@ const defaults: Record<FlagName, unknown> = {
   'nftables-localhost-nodeports': false,
   'repair-drift': true,
   'drift-check-period': 4000,
+  'udp-timeout': 60_000,
 };
 
 test('every flag has the default of the reference', () => {

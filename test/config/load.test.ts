@@ -150,6 +150,7 @@ const effective: Check[] = [
         nftablesLocalhostNodePorts: true,
         repairDrift: false,
         driftCheckPeriod: 3000,
+        udpTimeout: 60_000,
       },
     },
   ],

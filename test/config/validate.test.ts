@@ -81,7 +81,7 @@ const refused: [argv: string[] | string, message: string][] = [
   ],
   [
     ['--proxy-mode=fast'],
-    `${K}.Mode.ProxyMode: Invalid value: "fast": must be iptables, ipvs, nftables or blank (blank means the best-available proxy [currently iptables])`,
+    `${K}.Mode.ProxyMode: Invalid value: "fast": must be iptables, ipvs, nftables, userspace or blank (blank means the best-available proxy [currently iptables])`,
   ],
   [['--kube-api-burst=-1'], `${K}.ClientConnection.Burst: Invalid value: -1: ${tooSmall}`],
   [['--config-sync-period=0'], `${K}.ConfigSyncPeriod: Invalid value: 0s: must be greater than 0`],
@@ -150,6 +150,7 @@ const refused: [argv: string[] | string, message: string][] = [
     `${K}.DetectLocalConfiguration.ClusterCIDRs: Invalid value: ["10.0.0.0/8", "fd00::/64", "11.0.0.0/8"]: ${listShape}`,
   ],
   [['--drift-check-period=0'], '--drift-check-period: must be greater than 0'],
+  [['--udp-timeout=0'], '--udp-timeout: must be greater than 0'],
 ];
 for (const [source, message] of refused) {
   const argv = typeof source === 'string' ? ['--config', file(source)] : source;

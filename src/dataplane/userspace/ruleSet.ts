@@ -1,0 +1,153 @@
+/** The rules as a whole: jumps, chains, documents for iptables-restore, and the comparison with what is in force. Pure. */
+import { EVERYWHERE, matchesAll } from '../../services/nodePortAddresses.ts';
+import type { ServicePortId } from '../../services/types.ts';
+import { canonicalRule } from '../../linux/iptables/canonical.ts';
+import type { SavedTable } from '../../linux/iptables/save.ts';
+import {
+  chains,
+  nodePortContainer,
+  nodePortHost,
+  nodePortRefuse,
+  nonLocal,
+  portalsContainer,
+  portalsHost,
+  portalsRefuse,
+  type RuleTable,
+} from './names.ts';
+import type { Rule } from './rules.ts';
+
+/** A rule of a built-in chain that leads into one of ours. */
+export interface Jump extends Rule {
+  /** Before all rules that are there, or after them. */
+  readonly first: boolean;
+}
+
+/** Rules by service port, in the order in which they are in the chains. */
+export type AppliedRules = ReadonlyMap<ServicePortId, readonly Rule[]>;
+
+const tables = Object.keys(chains) as RuleTable[];
+
+/** @param nodePortAddresses as in DataplaneOptions */
+export function jumpsFor(nodePortAddresses: readonly string[]): Jump[] {
+  const all = matchesAll(nodePortAddresses);
+  const locals = (all ? [EVERYWHERE.IPv4] : nodePortAddresses).map(
+    (cidr) => `${all ? '' : `-d ${cidr} `}-m addrtype --dst-type LOCAL`,
+  );
+  const fresh = '-m conntrack --ctstate NEW';
+  const jumps: Jump[] = [
+    jump('nat', 'PREROUTING', `-j ${portalsContainer}`, true),
+    ...locals.map((local) => jump('nat', 'PREROUTING', `${local} -j ${nodePortContainer}`, false)),
+    jump('nat', 'OUTPUT', `-j ${portalsHost}`, true),
+    ...locals.map((local) => jump('nat', 'OUTPUT', `${local} -j ${nodePortHost}`, false)),
+    jump('filter', 'INPUT', `-j ${nonLocal}`, true),
+  ];
+  for (const hook of ['INPUT', 'FORWARD', 'OUTPUT'])
+    jumps.push(jump('filter', hook, `${fresh} -j ${portalsRefuse}`, true));
+  for (const hook of ['INPUT', 'OUTPUT']) {
+    for (const local of locals)
+      jumps.push(jump('filter', hook, `${local.replace(' -m', ` ${fresh} -m`)} -j ${nodePortRefuse}`, true));
+  }
+  return jumps;
+}
+
+function jump(table: RuleTable, chain: string, args: string, first: boolean): Jump {
+  return { table, chain, args, first };
+}
+
+/** What iptables-restore has to do for a change: rules away, rules added. Empty if nothing. */
+export function changeDocument(gone: readonly Rule[], added: readonly Rule[]): string {
+  let text = '';
+  for (const table of tables) {
+    let section = '';
+    for (const rule of gone) if (rule.table === table) section += `-D ${rule.chain} ${rule.args}\n`;
+    for (const rule of added) if (rule.table === table) section += `-A ${rule.chain} ${rule.args}\n`;
+    if (section !== '') text += `*${table}\n${section}COMMIT\n`;
+  }
+  return text;
+}
+
+/** Everything anew: chains emptied and filled, jumps that are missing put in, those that are not wanted taken out. */
+export function fullDocument(
+  actual: readonly SavedTable[],
+  jumps: readonly Jump[],
+  applied: AppliedRules,
+): string {
+  let text = '';
+  for (const table of tables) {
+    text += `*${table}\n`;
+    for (const chain of chains[table]) text += `:${chain} - [0:0]\n`;
+    const { missing, strange } = compareJumps(actual, jumps, table);
+    for (const [chain, args] of strange) text += `-D ${chain} ${args}\n`;
+    // The last to be inserted is the first in the end.
+    for (const rule of missing.toReversed()) if (rule.first) text += `-I ${rule.chain} ${rule.args}\n`;
+    for (const rule of missing) if (!rule.first) text += `-A ${rule.chain} ${rule.args}\n`;
+    for (const rules of applied.values())
+      for (const rule of rules) if (rule.table === table) text += `-A ${rule.chain} ${rule.args}\n`;
+    text += 'COMMIT\n';
+  }
+  return text;
+}
+
+/** Takes out the jumps and chains that are there; empty if there are none. */
+export function removalDocument(actual: readonly SavedTable[]): string {
+  let text = '';
+  for (const table of tables) {
+    const saved = actual.find((one) => one.table === table);
+    const present = chains[table].filter((chain) => saved?.chains.has(chain));
+    if (present.length === 0) continue;
+    text += `*${table}\n`;
+    for (const chain of present) text += `:${chain} - [0:0]\n`;
+    for (const [chain, args] of compareJumps(actual, [], table).strange) text += `-D ${chain} ${args}\n`;
+    for (const chain of present) text += `-X ${chain}\n`;
+    text += 'COMMIT\n';
+  }
+  return text;
+}
+
+/** What somebody else has changed, in a few words; undefined if nothing. */
+export function findDrift(
+  actual: readonly SavedTable[],
+  jumps: readonly Jump[],
+  applied: AppliedRules,
+): string | undefined {
+  for (const table of tables) {
+    const saved = actual.find((one) => one.table === table);
+    const wanted = new Map<string, string[]>(chains[table].map((chain) => [chain, []]));
+    for (const rules of applied.values())
+      for (const rule of rules) if (rule.table === table) wanted.get(rule.chain)?.push(rule.args);
+    for (const [chain, rules] of wanted) {
+      const found = saved?.chains.get(chain)?.rules;
+      if (found === undefined) return `chain ${chain} of ${table} missing`;
+      if (found.length !== rules.length)
+        return `chain ${chain} of ${table} has ${found.length} rules instead of ${rules.length}`;
+      const at = rules.findIndex((args, i) => canonicalRule(args) !== canonicalRule(found[i] as string));
+      if (at >= 0) return `rule ${at + 1} of chain ${chain} of ${table} is another`;
+    }
+    const { missing, strange } = compareJumps(actual, jumps, table);
+    const wrong = missing[0];
+    if (wrong !== undefined) return `rule of ${wrong.chain} of ${table} missing: ${wrong.args}`;
+    if (strange[0] !== undefined) return `rule of ${strange[0][0]} of ${table} is not ours: ${strange[0][1]}`;
+  }
+  return undefined;
+}
+
+function compareJumps(
+  actual: readonly SavedTable[],
+  jumps: readonly Jump[],
+  table: RuleTable,
+): { missing: Jump[]; strange: [chain: string, args: string][] } {
+  const wanted = new Map<string, Jump>();
+  for (const one of jumps)
+    if (one.table === table) wanted.set(`${one.chain} ${canonicalRule(one.args)}`, one);
+  const strange: [string, string][] = [];
+  const own: readonly string[] = chains[table];
+  for (const { name, rules } of actual.find((one) => one.table === table)?.chains.values() ?? []) {
+    if (own.includes(name)) continue;
+    for (const args of rules) {
+      const target = /(?:^| )-[jg] (\S+)$/.exec(args)?.[1];
+      if (target === undefined || !own.includes(target)) continue;
+      if (!wanted.delete(`${name} ${canonicalRule(args)}`)) strange.push([name, args]);
+    }
+  }
+  return { missing: [...wanted.values()], strange };
+}

@@ -1,0 +1,298 @@
+/**
+ * Userspace mode for one family: packets to frontends are redirected to listeners of this process, which pass
+ * connections on to endpoints. Works on listeners and rules for what changed; watches the rules for other hands.
+ */
+import type { Family } from '../../api/objects.ts';
+import { openFingerprint, type Fingerprint } from '../../linux/iptables/fingerprint.ts';
+import { Iptables, type IptablesOptions } from '../../linux/iptables/iptables.ts';
+import { saveReader, type SavedTable } from '../../linux/iptables/save.ts';
+import type { Logger } from '../../log/logger.ts';
+import { isLoopback } from '../../services/ip.ts';
+import type { Route, RouteChange, ServicePortId } from '../../services/types.ts';
+import type {
+  Dataplane,
+  DataplaneEvents,
+  DataplaneOptions,
+  DataplaneReport,
+  SyncRequest,
+  SyncResult,
+} from '../dataplane.ts';
+import type { ProxyContext } from './context.ts';
+import { deleteFlowsTo } from './flows.ts';
+import { FrontendIndex } from './frontendIndex.ts';
+import type { PortAllocator } from './portAllocator.ts';
+import { routeRules, sameRules, type Rule, type RuleSettings } from './rules.ts';
+import { changeDocument, findDrift, fullDocument, jumpsFor, removalDocument, type Jump } from './ruleSet.ts';
+import { ServiceProxy, type ListenSettings, type Retired } from './serviceProxy.ts';
+import type { SocketBudget } from './socketBudget.ts';
+
+export interface UserspaceOptions extends DataplaneOptions {
+  /** Unspecified (`0.0.0.0`, `::`), or the one address to listen on; of another family it does not count. */
+  readonly bindAddress: string;
+  /** Milliseconds without a datagram after which a UDP session ends. */
+  readonly udpIdleTimeout: number;
+  /** Milliseconds between two looks for rules that somebody else changed. */
+  readonly checkInterval: number;
+}
+
+/** What the mode uses beside the kernel's rules. */
+export interface UserspaceDependencies {
+  readonly log: Logger;
+  readonly events: DataplaneEvents;
+  readonly report: (report: DataplaneReport) => void;
+  /** Of the whole process, shared by both families. */
+  readonly sockets: SocketBudget;
+  readonly ports: PortAllocator;
+  readonly iptables?: IptablesOptions;
+  readonly fingerprint?: () => Fingerprint;
+}
+
+/** Milliseconds between two reports of open sockets; every thirtieth time old affinity records go. */
+const reportInterval = 1000;
+const sweepEvery = 30;
+/** Listeners that are opened at once. */
+const openAtOnce = 64;
+
+export class UserspaceDataplane implements Dataplane {
+  readonly mode = 'userspace';
+  readonly family: Family;
+  readonly #options: UserspaceOptions;
+  readonly #deps: UserspaceDependencies;
+  readonly #context: ProxyContext;
+  readonly #listen: ListenSettings;
+  readonly #ruleSettings: RuleSettings;
+  readonly #jumps: readonly Jump[];
+  readonly #index: FrontendIndex;
+  readonly #proxies = new Map<ServicePortId, ServiceProxy>();
+  /** Rules in force, by service port. */
+  readonly #applied = new Map<ServicePortId, readonly Rule[]>();
+  readonly #routes = new Map<ServicePortId, Route>();
+  #retired: Retired[] = [];
+  #iptables: Iptables | undefined;
+  #fingerprint: Fingerprint | undefined;
+  /** Undefined = what is in the kernel has to be looked at. */
+  #verified: string | undefined;
+  /** What the last good sync wrote is in the kernel, as far as we know. */
+  #trusted = false;
+  #syncing = false;
+  #looking = false;
+  #drift: string | undefined;
+  #timers: NodeJS.Timeout[] = [];
+  #stopped = false;
+
+  constructor(options: UserspaceOptions, deps: UserspaceDependencies) {
+    const { family, nodeIP, bindAddress } = options;
+    this.family = family;
+    this.#options = options;
+    this.#deps = deps;
+    const ownFamily = bindAddress.includes(':') === (family === 'IPv6');
+    const bound = ownFamily && !['0.0.0.0', '::'].includes(bindAddress) ? bindAddress : '';
+    const hostIP = bound !== '' ? bound : isLoopback(nodeIP) ? '' : nodeIP;
+    this.#listen = { tcpHost: bound, udpHost: hostIP, ports: deps.ports };
+    this.#ruleSettings = { family, detector: options.localDetector, hostIP };
+    this.#jumps = jumpsFor(options.nodePortAddresses);
+    this.#index = new FrontendIndex(nodeIP);
+    this.#context = {
+      family,
+      log: deps.log,
+      sockets: deps.sockets,
+      refused: (reason) => deps.report({ kind: 'userspaceRefused', reason }),
+      mayDial: (endpoint, protocol) => !this.#index.has(endpoint, protocol),
+      udpIdleTimeout: options.udpIdleTimeout,
+    };
+  }
+
+  async start(): Promise<void> {
+    const iptables = await Iptables.open(this.family, this.#deps.iptables ?? {});
+    if (!(await iptables.usable()))
+      throw new Error(
+        `userspace mode cannot redirect ${this.family} traffic: table nat cannot be read; install iptables, or let it listen on the service addresses themselves`,
+      );
+    this.#iptables = iptables;
+    const { backend } = iptables.features;
+    this.#fingerprint = this.#deps.fingerprint?.() ?? openFingerprint(backend, this.family);
+    this.#deps.log.info('Using listeners in this process, and redirects by iptables', {
+      backend,
+      sockets: this.#deps.sockets.limit,
+    });
+    const look = setInterval(() => {
+      this.lookForDrift().catch((err: unknown) =>
+        this.#deps.log.error('Cannot check the iptables rules', { err }),
+      );
+    }, this.#options.checkInterval);
+    let ticks = 0;
+    const tick = setInterval(() => {
+      const { open, limit } = this.#deps.sockets;
+      this.#deps.report({ kind: 'userspaceSockets', open, limit });
+      if (++ticks % sweepEvery === 0) this.#sweep();
+    }, reportInterval);
+    this.#timers = [look.unref(), tick.unref()];
+  }
+
+  async sync(request: SyncRequest): Promise<SyncResult> {
+    const iptables = this.#iptables;
+    if (iptables === undefined) throw new Error('userspace mode: sync before start');
+    const full = request.full || !this.#trusted;
+    this.#syncing = true;
+    const before = this.#fingerprint?.read();
+    this.#trusted = false;
+    try {
+      const changes = full ? this.#allChanges(request.table.routes) : request.changes.changes;
+      const { gone, added } = await this.#take(changes);
+      const document = full
+        ? fullDocument(await readSaved(iptables), this.#jumps, this.#applied)
+        : changeDocument(gone, added);
+      if (document !== '') await iptables.restore(document);
+      this.#trusted = true;
+      this.#fingerprint?.committed(document.split('\nCOMMIT\n').length - 1);
+      this.#repaired(full);
+      await this.#closeRetired();
+      return { full };
+    } finally {
+      const now = this.#fingerprint?.read();
+      const quiet = this.#trusted && before !== undefined && now !== undefined && before === this.#verified;
+      this.#verified = quiet && this.#fingerprint?.onlyOurs(before, now) === true ? now : undefined;
+      this.#syncing = false;
+    }
+  }
+
+  /** Takes the rules away, since nobody listens behind them any more, and ends all connections. */
+  async stop(): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    for (const timer of this.#timers) clearInterval(timer);
+    const iptables = this.#iptables;
+    try {
+      if (iptables !== undefined && this.#applied.size > 0) {
+        const document = removalDocument(await readSaved(iptables));
+        if (document !== '') await iptables.restore(document);
+      }
+    } catch (err) {
+      this.#deps.log.error('Cannot take the redirects away', { err });
+    }
+    this.#fingerprint?.close();
+    this.#fingerprint = undefined;
+    for (const retired of this.#retired) retired.close();
+    this.#retired = [];
+    for (const proxy of this.#proxies.values()) proxy.destroy();
+    this.#proxies.clear();
+  }
+
+  /** One look for changes by others, now; answers what was wrong. */
+  async lookForDrift(): Promise<string | undefined> {
+    const iptables = this.#iptables;
+    if (iptables === undefined || this.#syncing || !this.#trusted || this.#looking) return undefined;
+    const seen = this.#fingerprint?.read();
+    if (seen !== undefined && seen === this.#verified) return undefined;
+    this.#looking = true;
+    try {
+      const applied = new Map(this.#applied);
+      const wrong = findDrift(await readSaved(iptables), this.#jumps, applied);
+      // A sync that came in between has changed what is right.
+      if (this.#syncing || !this.#trusted || !sameMaps(applied, this.#applied)) return undefined;
+      if (wrong === undefined) {
+        this.#verified = seen;
+        return undefined;
+      }
+      this.#drift = wrong;
+      this.#deps.events.resync(`iptables rules of ${this.family} were changed by somebody else: ${wrong}`);
+      return wrong;
+    } finally {
+      this.#looking = false;
+    }
+  }
+
+  #allChanges(routes: ReadonlyMap<ServicePortId, Route>): RouteChange[] {
+    const changes: RouteChange[] = [];
+    for (const [id, before] of this.#routes)
+      if (!routes.has(id)) changes.push({ id, before, after: undefined });
+    for (const [id, after] of routes) changes.push({ id, before: this.#routes.get(id), after });
+    return changes;
+  }
+
+  /** Brings listeners and `#applied` to the routes, and says which rules that takes away and adds. */
+  async #take(changes: readonly RouteChange[]): Promise<{ gone: Rule[]; added: Rule[] }> {
+    for (let at = 0; at < changes.length; at += openAtOnce) {
+      await Promise.all(changes.slice(at, at + openAtOnce).map((change) => this.#takeListeners(change)));
+    }
+    const gone: Rule[] = [];
+    const added: Rule[] = [];
+    for (const { id, after } of changes) {
+      const rules =
+        after === undefined
+          ? []
+          : routeRules(after, this.#proxies.get(id)?.targets ?? {}, this.#ruleSettings);
+      const had = this.#applied.get(id) ?? [];
+      if (sameRules(had, rules)) continue;
+      for (const rule of had) gone.push(rule);
+      for (const rule of rules) added.push(rule);
+      this.#applied.delete(id);
+      if (rules.length > 0) this.#applied.set(id, rules);
+    }
+    return { gone, added };
+  }
+
+  async #takeListeners({ id, after }: RouteChange): Promise<void> {
+    this.#index.replace(this.#routes.get(id), after);
+    let proxy = this.#proxies.get(id);
+    if (after === undefined) {
+      this.#routes.delete(id);
+      this.#proxies.delete(id);
+      if (proxy !== undefined) this.#retired.push(...proxy.retire());
+      return;
+    }
+    const known = this.#routes.get(id);
+    if (after.port.protocol === 'SCTP' && known === undefined)
+      this.#deps.log.error('SCTP cannot be proxied in userspace mode: this service port is refused', {
+        servicePort: after.port.name,
+      });
+    this.#routes.set(id, after);
+    if (proxy === undefined) {
+      proxy = new ServiceProxy(after, this.#context, this.#listen);
+      this.#proxies.set(id, proxy);
+    }
+    this.#retired.push(...(await proxy.set(after)));
+  }
+
+  async #closeRetired(): Promise<void> {
+    const retired = this.#retired;
+    if (retired.length === 0) return;
+    this.#retired = [];
+    const udpPorts = new Set<number>();
+    for (const one of retired) {
+      one.close();
+      if (one.udp) udpPorts.add(one.target.port);
+    }
+    if (udpPorts.size === 0) return;
+    try {
+      await deleteFlowsTo(this.family, udpPorts);
+    } catch (err) {
+      this.#deps.log.error('Cannot delete UDP flows to listeners that are closed', { err });
+    }
+  }
+
+  #repaired(full: boolean): void {
+    if (!full || this.#drift === undefined) return;
+    this.#deps.report({ kind: 'repaired', what: this.#drift });
+    this.#deps.log.info('Put back iptables rules that somebody else had changed', { what: this.#drift });
+    this.#drift = undefined;
+  }
+
+  #sweep(): void {
+    const now = performance.now();
+    for (const { balancer } of this.#proxies.values()) if (balancer.sticky) balancer.sweep(now);
+  }
+}
+
+/** Tables nat and filter as they are. */
+export async function readSaved(iptables: Iptables): Promise<SavedTable[]> {
+  const reader = saveReader();
+  for (const table of ['nat', 'filter'] as const) await iptables.save(table, (line) => reader.line(line));
+  return reader.tables;
+}
+
+function sameMaps<K, V>(a: ReadonlyMap<K, V>, b: ReadonlyMap<K, V>): boolean {
+  if (a.size !== b.size) return false;
+  for (const [key, value] of a) if (b.get(key) !== value) return false;
+  return true;
+}
