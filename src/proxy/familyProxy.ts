@@ -232,8 +232,9 @@ export class FamilyProxy {
     const restart = this.conntrackRestart;
     this.conntrackRestart = false;
     const { serviceCIDRs } = this;
-    await conntrack.afterSync({ table, changes, serviceCIDRs, localAddresses, restart });
+    // Health-check ports first: a load balancer asks them, and cleaning a large conntrack table takes a while.
     await serviceHealth.update(tracker.healthChecks());
+    await conntrack.afterSync({ table, changes, serviceCIDRs, localAddresses, restart });
   }
 
   private syncFailed(err: unknown): void {
