@@ -62,6 +62,13 @@ function make(
   return { chain: chain(table, name), rules: rules.map((one) => rule(table, name, one)), uses };
 }
 
+/** For readers of the listing; -1 = the last rule. */
+const drawComments: ReadonlyMap<number, string> = new Map([
+  [0, 'draws a slot'],
+  [1, 'again if that was empty'],
+  [-1, 'slots that are never empty'],
+]);
+
 /** A draw that finds no endpoint ends its rule; the next rule draws again, the last one always finds one. */
 function pickChain(
   layout: Layout,
@@ -72,10 +79,14 @@ function pickChain(
 ): ServiceChain {
   const { family, selectors } = layout;
   const key = nodePort === '' ? selectors.frontend : selectors.nodePort;
-  const rules = draws(size).map((modulus) => [
-    statement.dnatToMap(family, [...key, numgen(modulus)], `${nodePort}${local}endpoints`),
-  ]);
-  return make(layout, name, rules);
+  const moduli = draws(size);
+  const last = moduli.length - 1;
+  const rules = moduli.map((modulus, index) => {
+    const pick = statement.dnatToMap(family, [...key, numgen(modulus)], `${nodePort}${local}endpoints`);
+    const comment = last === 0 ? undefined : drawComments.get(index === last ? -1 : index);
+    return rule(layout.table, name, [pick], comment);
+  });
+  return { chain: chain(layout.table, name), rules, uses: [] };
 }
 
 /**
