@@ -1,4 +1,4 @@
-/** Whether the kernel can do all that nftables mode needs: asked by making everything and removing it in one go. */
+/** Whether the kernel can do all that nftables mode needs: asked by a transaction that is checked and not made. */
 import { Batch } from '../../linux/netlink/nftables/batch.ts';
 import { rule, table } from '../../linux/netlink/nftables/objects.ts';
 import { CommitError, NftSocket } from '../../linux/netlink/nftables/socket.ts';
@@ -17,7 +17,7 @@ export function canUseNftables(family: Family): boolean {
   const nft = new NftSocket();
   try {
     const name = table(family === 'IPv6' ? 'ip6' : 'ip', probeTable);
-    nft.commit(new Batch().add(name).delete(name));
+    nft.commit(new Batch().add(name), { checkOnly: true });
     return true;
   } catch (error) {
     if (error instanceof CommitError) return false;
@@ -43,8 +43,7 @@ const kinds = [
 ];
 
 /**
- * Throws a sentence that names what the kernel refuses. The probe is one transaction that leaves nothing behind; no
- * packet meets it.
+ * Throws a sentence that names what the kernel refuses.
  */
 export function probe(nft: NftSocket, options: DataplaneOptions): void {
   const layout = makeLayout(options);
@@ -59,9 +58,8 @@ export function probe(nft: NftSocket, options: DataplaneOptions): void {
   for (const chain of layout.chains) add(chain);
   for (const name of kinds) add(buildServiceChain(layout, name));
   for (const chain of layout.baseChains) add(chain);
-  batch.delete(probed);
   try {
-    nft.commit(batch);
+    nft.commit(batch, { checkOnly: true });
   } catch (error) {
     throw new Error(explain(layout, error), { cause: error });
   }

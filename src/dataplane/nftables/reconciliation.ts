@@ -44,7 +44,7 @@ export class Reconciliation {
   readonly #options: ReconciliationOptions;
   #structure = Structure.none;
   #plan = new Plan();
-  #batch = new Batch();
+  readonly #batch = new Batch();
   /** The table has to be made anew, in a single transaction. */
   #replace = false;
 
@@ -133,7 +133,8 @@ export class Reconciliation {
   async #commit(): Promise<void> {
     if (this.#batch.empty) return;
     this.#options.commit(this.#batch);
-    this.#batch = new Batch();
+    // The buffer stays: a new one for each transaction would be a lot of memory for the collector to find.
+    this.#batch.clear();
     await new Promise((resolve) => setImmediate(resolve));
   }
 

@@ -18,9 +18,18 @@ import {
 } from './objects.ts';
 import type { TableContents } from './print.ts';
 import { ENOENT, NetlinkError, isRefusal, readAcknowledgement, type Acknowledgement } from '../errors.ts';
-import { NFGENMSG_LENGTH, NLMSG_ERROR, attributesOf, type Message, type MessageWriter } from '../message.ts';
+import {
+  HEADER_LENGTH,
+  NFGENMSG_LENGTH,
+  NLMSG_ERROR,
+  attributesOf,
+  type Message,
+  type MessageWriter,
+} from '../message.ts';
 import { NETLINK_NETFILTER, NetlinkSocket } from '../socket.ts';
 
+/** Of BATCH_END: a netlink header and struct nfgenmsg. */
+const batchEndLength = HEADER_LENGTH + NFGENMSG_LENGTH;
 const subsystem = NFNL_SUBSYS_NFTABLES << 8;
 /** NFNLGRP_NFTABLES is 7. */
 const eventGroups = 1 << 6;
@@ -39,6 +48,8 @@ export interface Generation {
 export interface CommitOptions {
   /** Refuse with ERESTART if the ruleset's generation is another one: what was read before is out of date then. */
   readonly generation?: number;
+  /** Only ask whether the kernel would take it, as `nft --check` does: nothing changes, nobody is told. */
+  readonly checkOnly?: boolean;
 }
 
 export interface CommitResult {
@@ -87,7 +98,9 @@ export class NftSocket {
   commit(batch: Batch, options: CommitOptions = {}): CommitResult {
     const echoed: NftObject[] = [];
     if (batch.empty) return { echoed };
-    const bytes = batch.encode(options.generation);
+    const whole = batch.encode(options.generation);
+    // A batch without its end is checked and then given up.
+    const bytes = options.checkOnly === true ? whole.subarray(0, whole.length - batchEndLength) : whole;
     this.#socket.sendBytes(bytes, bytes.length, 'nftables transaction');
     const failures: Failure[] = [];
     const complete = this.#socket.drain('nftables transaction', (message) => {
