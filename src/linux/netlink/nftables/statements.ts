@@ -258,8 +258,6 @@ export interface UpdateOptions {
   readonly timeout?: number;
   /** For maps: what the key is to lead to. */
   readonly data?: readonly Selector[];
-  /** For maps: the word where the data already lies, instead of `data`. */
-  readonly dataWord?: number;
   /** Each element counts packets and bytes. */
   readonly counter?: boolean;
 }
@@ -268,15 +266,14 @@ export interface UpdateOptions {
 export function update(set: string, key: readonly Selector[], options: UpdateOptions = {}): Statement {
   const { data } = options;
   // As nft: the data begin at a 16-byte register of their own.
-  const dataWord = options.dataWord ?? (words(key) + 3) & ~3;
-  const hasData = data !== undefined || options.dataWord !== undefined;
+  const dataWord = (words(key) + 3) & ~3;
   return [
     ...load(key),
     ...(data === undefined ? [] : load(data, dataWord)),
     {
       kind: 'dynset',
       keyRegister: 1,
-      ...(hasData ? { dataRegister: registerAt(dataWord) } : {}),
+      ...(data !== undefined ? { dataRegister: registerAt(dataWord) } : {}),
       operation: options.operation ?? 'update',
       ...(options.timeout === undefined ? {} : { timeout: BigInt(options.timeout) }),
       set,
