@@ -36,8 +36,8 @@ const { values } = parseArgs({
     families: { type: 'string', default: '2' },
     /** A built program instead of a fresh build. */
     program: { type: 'string' },
-    /** Flags for Node, e.g. --node-flags='--cpu-prof'. */
-    'node-flags': { type: 'string', default: '' },
+    /** Flags for Node; by default those of the launcher. E.g. --node-flags=--cpu-prof */
+    'node-flags': { type: 'string', default: '--max-semi-space-size=4' },
     proxy: { type: 'string' },
     json: { type: 'boolean', default: false },
   },

@@ -9,8 +9,9 @@ import type { ListSink } from './decode/listStream.ts';
 /** Called synchronously, in the order of events. */
 export interface ObjectHandler<T> {
   add(object: T): void;
+  /** `old`: the last known state, or what was kept of it. */
   update(old: T, object: T): void;
-  /** With the last known state. */
+  /** With the last known state, or what was kept of it. */
   delete(last: T): void;
   /** Once, when everything that was there at the start has been added. */
   synced(): void;
@@ -21,15 +22,18 @@ export class ObjectStore<T extends ApiObject> implements ListSink {
   readonly objects = new Map<string, T>();
   private readonly handler: ObjectHandler<T>;
   private readonly onError: (error: unknown) => void;
+  private readonly keep: ((object: T) => T) | undefined;
   /** Keys seen in the listing under way. */
   private seen: Set<string> | undefined;
   private isSynced = false;
   /** Calls of the handler so far. */
   calls = 0;
 
-  constructor(handler: ObjectHandler<T>, onError: (error: unknown) => void) {
+  /** `keep`: what is kept of an object once the handler has it (default: all); `meta` must be in it. */
+  constructor(handler: ObjectHandler<T>, onError: (error: unknown) => void, keep?: (object: T) => T) {
     this.handler = handler;
     this.onError = onError;
+    this.keep = keep;
   }
 
   get listing(): boolean {
@@ -84,7 +88,7 @@ export class ObjectStore<T extends ApiObject> implements ListSink {
     ) {
       return;
     }
-    this.objects.set(key, next);
+    this.objects.set(key, this.keep === undefined ? next : this.keep(next));
     this.calls++;
     try {
       if (old === undefined) this.handler.add(next);

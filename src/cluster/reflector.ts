@@ -69,6 +69,8 @@ export interface ReflectorOptions<T extends ApiObject> {
   readonly timings?: Partial<ReflectorTimings>;
   /** False: always a paged list and a watch. */
   readonly streamingList?: boolean;
+  /** What is kept of an object once the handler has it; by default all of it. `meta` must be in it. */
+  readonly keep?: (object: T) => T;
   /** Objects a page (default 500). */
   readonly pageSize?: number;
   /** configSyncPeriod, in milliseconds. Accepted and not needed: a resync re-delivers what has not changed. */
@@ -138,9 +140,10 @@ export class Reflector<T extends ApiObject> {
     this.timings = { ...defaultReflectorTimings, ...options.timings };
     this.pageSize = options.pageSize ?? 500;
     this.streaming = options.streamingList ?? true;
-    this.store = new ObjectStore(options.handler, (error) => {
+    const handlingFailed = (error: unknown): void => {
       this.log.error('Handling an object failed; the next one is not affected', { err: error });
-    });
+    };
+    this.store = new ObjectStore(options.handler, handlingFailed, options.keep);
     this.problems = new ProblemLog(this.log);
     this.backoff = new Backoff(this.timings.backoffFirst, this.timings.backoffLongest, this.random);
   }

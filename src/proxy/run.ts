@@ -18,12 +18,16 @@ import { watchConfigFile } from './configWatch.ts';
 import { createMetrics, type DaemonMetrics } from './daemonMetrics.ts';
 import { leftoversRemovedBy, loadMode, type ModeSupport } from './dataplanes.ts';
 import { Families } from './families.ts';
+import { shrinkHeap } from './heap.ts';
 import { NodeEvents } from './nodeEvents.ts';
 import { NodeState, samePodCIDRs } from './nodeState.ts';
 import { ProxyHealth } from './proxyHealth.ts';
 import { Servers, type DaemonLog } from './servers.ts';
 import { checkFamilies, checkNodePortAddresses } from './startupChecks.ts';
 import { Watches } from './watches.ts';
+
+/** Between the first sync and tidying up after it, milliseconds: what came meanwhile goes first. */
+const quiet = 2000;
 
 /** Runs until something ends it; resolves to the exit code. Rejects if the start fails, or with what ended it. */
 export async function runProxy(config: ProxyConfig, log: DaemonLog): Promise<number> {
@@ -57,7 +61,11 @@ export async function runProxy(config: ProxyConfig, log: DaemonLog): Promise<num
     log,
     serviceEvent: (namespace, service, text) => events.serviceHealthFailed(namespace, service, text),
     // The new mode's rules are in force before what other modes have left goes.
-    allSynced: () => void removeLeftovers(log, leftoversRemovedBy(config.mode)),
+    allSynced: () => {
+      void removeLeftovers(log, leftoversRemovedBy(config.mode)).finally(() =>
+        setTimeout(shrinkHeap, quiet).unref(),
+      );
+    },
   };
   await prepareKernel(build);
   if (config.initOnly) return 0;

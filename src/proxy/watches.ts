@@ -1,5 +1,5 @@
 /** What the daemon watches at the API server, and whom it tells. */
-import type { ApiObject, EndpointSlice, ServiceCIDR } from '../api/objects.ts';
+import type { ApiObject, EndpointSlice, Service, ServiceCIDR } from '../api/objects.ts';
 import type { ApiClient } from '../cluster/apiClient.ts';
 import type { ObjectProblem } from '../cluster/decode/problem.ts';
 import { Reflector, type ObjectHandler } from '../cluster/reflector.ts';
@@ -44,9 +44,9 @@ export class Watches {
         delete: (service) => families.deleteService(service),
         synced: () => families.servicesSynced(),
       },
-      batchEnd,
+      { batchEnd, keep: keptOfService },
     );
-    this.watch(endpointSlices, sliceHandler(families), batchEnd);
+    this.watch(endpointSlices, sliceHandler(families), { batchEnd, keep: keptOfSlice });
     const known = new Map<string, ServiceCIDR>();
     const changed = (): void => families.setServiceCIDRs(known.values());
     this.watch(
@@ -66,7 +66,7 @@ export class Watches {
         },
         synced: () => undefined,
       },
-      batchEnd,
+      { batchEnd },
     );
   }
 
@@ -78,14 +78,41 @@ export class Watches {
   private watch<T extends ApiObject>(
     resource: Resource<T>,
     handler: ObjectHandler<T>,
-    batchEnd?: () => void,
+    { batchEnd, keep }: { readonly batchEnd?: () => void; readonly keep?: (object: T) => T } = {},
   ): void {
     const { client, log, problem } = this.options;
     const hooks = { problem, ...(batchEnd !== undefined && { batchEnd }) };
-    const reflector = new Reflector({ client, resource, handler, log, hooks });
+    const reflector = new Reflector({
+      client,
+      resource,
+      handler,
+      log,
+      hooks,
+      ...(keep !== undefined && { keep }),
+    });
     this.reflectors.push(reflector);
     reflector.start();
   }
+}
+
+const none: readonly never[] = [];
+
+/** Who it is: what it says lives on in the routes, once. */
+function keptOfService(service: Service): Service {
+  return {
+    ...service,
+    clusterIPs: none,
+    ipFamilies: none,
+    ports: none,
+    externalIPs: none,
+    loadBalancerIngress: none,
+    loadBalancerSourceRanges: none,
+  };
+}
+
+/** Who it is, and whom it concerns: its endpoints live on in the routes, once. */
+function keptOfSlice(slice: EndpointSlice): EndpointSlice {
+  return { ...slice, ports: none, endpoints: none };
 }
 
 function sliceHandler(families: Families): ObjectHandler<EndpointSlice> {

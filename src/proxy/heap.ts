@@ -1,0 +1,18 @@
+/** The JavaScript heap after the start. */
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+
+/**
+ * Gives back what the start has used up: the lists of a whole cluster leave a heap that is a third garbage, and V8
+ * would keep it until memory is short. From here on it also prefers a small heap to a fast one, which suits a program
+ * that now and then handles one change. Takes some 150 ms at 100,000 endpoints, so only while nothing else is on.
+ */
+export function shrinkHeap(): void {
+  setFlagsFromString('--optimize-for-size');
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  setFlagsFromString('--no-expose-gc');
+  // Only the first pass finds out which pages are nearly empty; the second moves what is left in them together.
+  collect();
+  collect();
+}
