@@ -20,8 +20,8 @@ import { isServiceChain } from './serviceChains.ts';
 import { staleClients } from './stickyClients.ts';
 import { Structure } from './structure.ts';
 
-/** Elements in one transaction: some 5 ms of the kernel's time. */
-const chunk = 4000;
+/** Elements in one transaction: a few milliseconds of the kernel's time, and as little memory as that takes. */
+const chunk = 1000;
 /** Foreign chains and sets that are removed with the take-over itself; more than these go in steps after it. */
 const foreignAtOnce = 20_000;
 const foreignChunk = 2000;
