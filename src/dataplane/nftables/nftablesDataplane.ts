@@ -33,6 +33,8 @@ export interface NftablesDependencies {
   readonly localAddresses?: () => readonly string[];
   /** Calls back when an address comes or goes, until the function returned is called. */
   readonly watchAddresses?: (callback: () => void) => () => void;
+  /** Whether a chain can be removed in the transaction that removes the elements that lead to it: Linux 6.2 and later. */
+  readonly removesChainsAtOnce?: boolean;
 }
 
 /** Somebody else changed our table while we were at it: what was read is out of date. */
@@ -40,6 +42,8 @@ class ForeignChange extends Error {
   override readonly name = 'ForeignChange';
 }
 
+/** Elements; a larger sync is more than one transaction, each with whole service ports. */
+const transactionMax = 20_000;
 const commitAttempts = 20;
 const fullSyncAttempts = 5;
 /** Milliseconds: clients that got an endpoint while it was being removed are looked for after this. */
@@ -57,6 +61,7 @@ export class NftablesDataplane implements Dataplane {
   readonly #deps: NftablesDependencies;
   readonly #log: Logger;
   readonly #layout: Layout;
+  readonly #removesChainsAtOnce: boolean;
   readonly #batch = new Batch();
   #nft: NftSocket | undefined;
   #reader: NetlinkSocket | undefined;
@@ -84,6 +89,7 @@ export class NftablesDataplane implements Dataplane {
     this.#options = options;
     this.#deps = deps;
     this.#log = deps.log;
+    this.#removesChainsAtOnce = deps.removesChainsAtOnce ?? kernelIsAtLeast(6, 2);
     // Fails here and not in a sync if the local detector cannot be a rule.
     this.#layout = makeLayout(options);
   }
@@ -154,8 +160,14 @@ export class NftablesDataplane implements Dataplane {
 
   /** Nothing in here waits: the change is in force when it returns. */
   #syncPartial(mirror: Mirror, request: SyncRequest): void {
-    const plan = new Plan();
-    for (const change of request.changes.changes) mirror.apply(change.id, change.after, plan);
+    let plan = new Plan();
+    for (const change of request.changes.changes) {
+      mirror.apply(change.id, change.after, plan);
+      // Half a cluster at once: others want to get at the kernel as well.
+      if (plan.size < transactionMax) continue;
+      this.#commitPlan(mirror, plan);
+      plan = new Plan();
+    }
     const serviceCIDRs = intervalElements(request.serviceCIDRs);
     this.#planFixed('service-cidrs', this.#serviceCIDRs, serviceCIDRs, plan);
     this.#serviceCIDRs = serviceCIDRs;
@@ -184,7 +196,7 @@ export class NftablesDataplane implements Dataplane {
       for (const rule of rules) batch.add(rule);
     }
     plan.toBatch(this.#layout, batch);
-    const atOnce = removesChainsAtOnce;
+    const atOnce = this.#removesChainsAtOnce;
     if (atOnce) for (const { chain } of gone) batch.delete(chain);
     this.#commit(batch);
     if (!atOnce) this.#discard(gone.map(({ chain }) => chain));
@@ -217,6 +229,8 @@ export class NftablesDataplane implements Dataplane {
     watch.drain();
     watch.foreign = undefined;
     this.#addressesDirty = false;
+    // What of them is still there and unused is found again.
+    this.#discarded.clear();
     const serviceCIDRs = intervalElements(request.serviceCIDRs);
     const nodeAddresses = this.#readNodeAddresses();
     const reconciliation = new Reconciliation({
@@ -229,7 +243,7 @@ export class NftablesDataplane implements Dataplane {
         ...(this.#layout.allNodeAddresses ? [] : ([['node-addresses', nodeAddresses]] as const)),
       ]),
       commit: (batch) => this.#commit(batch),
-      discardLater: removesChainsAtOnce ? undefined : (chains) => this.#discard(chains),
+      discardLater: this.#removesChainsAtOnce ? undefined : (chains) => this.#discard(chains),
       log: this.#log,
     });
     const mirror = await reconciliation.run(request.table);
@@ -383,8 +397,6 @@ export class NftablesDataplane implements Dataplane {
 function ownAddresses(): readonly string[] {
   return listLocalAddresses().map((entry) => entry.address);
 }
-
-const removesChainsAtOnce = kernelIsAtLeast(6, 2);
 
 function kernelIsAtLeast(major: number, minor: number): boolean {
   const [has = 0, hasMinor = 0] = release().split('.').map(Number);

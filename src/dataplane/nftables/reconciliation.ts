@@ -79,12 +79,19 @@ export class Reconciliation {
     mirror.forgotten = [];
     // Many removals after a long absence are spread like additions; the base chains may have to change with the rest.
     const foreign = this.#removals();
+    const removals = [
+      ...foreign.references,
+      ...(this.#options.discardLater === undefined
+        ? foreign.chains.map((one) => (batch: Batch) => void batch.delete(one))
+        : []),
+    ];
     this.#fillBatch();
     for (const base of layout.baseChains) this.#structure.repair(base, this.#batch);
-    const atOnce = foreign.length <= foreignAtOnce && this.#options.discardLater === undefined;
-    if (atOnce) for (const remove of foreign) remove(this.#batch);
+    const atOnce = removals.length <= foreignAtOnce;
+    if (atOnce) for (const remove of removals) remove(this.#batch);
     await this.#commit();
-    if (!atOnce) await this.#removeForeign(foreign);
+    if (!atOnce) await this.#inSteps(removals);
+    this.#options.discardLater?.(foreign.chains);
     return mirror;
   }
 
@@ -138,7 +145,7 @@ export class Reconciliation {
     await new Promise((resolve) => setImmediate(resolve));
   }
 
-  #removals(): ((batch: Batch) => void)[] {
+  #removals(): ReturnType<Structure['removals']> {
     const { layout, mirror } = this.#options;
     const names = new Set<string>(layout.sets.keys());
     for (const { chain } of [...layout.chains, ...layout.baseChains]) names.add(chain.name);
@@ -147,9 +154,9 @@ export class Reconciliation {
     );
   }
 
-  async #removeForeign(foreign: readonly ((batch: Batch) => void)[]): Promise<void> {
-    for (let i = 0; i < foreign.length; i += foreignChunk) {
-      for (const remove of foreign.slice(i, i + foreignChunk)) remove(this.#batch);
+  async #inSteps(removals: readonly ((batch: Batch) => void)[]): Promise<void> {
+    for (let i = 0; i < removals.length; i += foreignChunk) {
+      for (const remove of removals.slice(i, i + foreignChunk)) remove(this.#batch);
       await this.#commit();
     }
   }

@@ -68,19 +68,21 @@ export class Structure {
   }
 
   /**
-   * Removes the chains and sets for which `keep` is false, in steps that may be spread over several transactions:
-   * first what refers to others, then what was referred to.
+   * The chains and sets for which `keep` is false: first what takes their references away, in steps that may be
+   * spread over several transactions, then the chains themselves.
    */
-  removals({ table }: Layout, keep: (name: string) => boolean): ((batch: Batch) => void)[] {
-    const steps: ((batch: Batch) => void)[] = [];
+  removals(
+    { table }: Layout,
+    keep: (name: string) => boolean,
+  ): { readonly references: readonly ((batch: Batch) => void)[]; readonly chains: readonly Chain[] } {
+    const references: ((batch: Batch) => void)[] = [];
     const chains = [...this.#chains.keys()].filter((name) => !keep(name)).map((name) => chain(table, name));
     const sets = [...this.#sets.values()].filter((set) => {
       // Those without a name go with their rule.
       return (set.flags & setFlags.anonymous) === 0 && !keep(set.name);
     });
-    for (const one of chains) steps.push((batch) => batch.flush(one));
-    for (const one of sets) steps.push((batch) => batch.delete(one));
-    for (const one of chains) steps.push((batch) => batch.delete(one));
-    return steps;
+    for (const one of chains) references.push((batch) => batch.flush(one));
+    for (const one of sets) references.push((batch) => batch.delete(one));
+    return { references, chains };
   }
 }

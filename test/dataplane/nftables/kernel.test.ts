@@ -286,6 +286,43 @@ test('the same frontend twice in a route counts once, and is guarded if one of t
   assert.deepEqual(world.reports, []);
 });
 
+test('before Linux 6.2: chains are removed a moment after what led to them, and may be wanted again before', async () => {
+  const world = makeWorld();
+  world.nftScript(kubeProxyLayout);
+  const driver = await world.start({}, { removesChainsAtOnce: false });
+  driver.serviceCIDRs = ['10.96.0.0/12'];
+  await driver.to(example, true);
+  const fresh = makeWorld();
+  await startExample(fresh);
+  const later = async (): Promise<void> => await new Promise((resolve) => setTimeout(resolve, 1200));
+  await later();
+  assert.deepEqual(listTable(world), listTable(fresh));
+  await driver.to(makeTable(workedExample.slice(0, 1)));
+  assert.match(world.list(), /chain sticky-pick-4/);
+  await driver.to(example);
+  assert.deepEqual(listTable(world), listTable(fresh));
+  await driver.to(makeTable(workedExample.slice(0, 1)));
+  await later();
+  assert.doesNotMatch(world.list(), /chain sticky-pick-4/);
+  assert.deepEqual(world.reports, []);
+});
+
+test('a change of half the cluster goes in several transactions', async () => {
+  const world = makeWorld();
+  const driver = await world.start();
+  const endpoints = Array.from({ length: 250 }, (_, i) => `10.0.${i}.1:80`);
+  const routes = Array.from({ length: 100 }, (_, i) =>
+    makeRoute({ name: `x/s${i}`, clusterIP: `10.96.0.${i}`, port: 80, endpoints }),
+  );
+  await driver.to(makeTable([]), true);
+  const before = generation(world);
+  assert.deepEqual(await driver.to(makeTable(routes)), { full: false });
+  assert.equal(generation(world), before + 2);
+  const fresh = makeWorld();
+  await (await fresh.start()).to(makeTable(routes), true);
+  assert.deepEqual(listTable(world), listTable(fresh));
+});
+
 test('the probe of the start changes nothing, and names what a kernel refuses', async () => {
   const world = makeWorld();
   const before = generation(world);
