@@ -22,7 +22,7 @@ import { deleteFlowsTo } from './flows.ts';
 import { FrontendIndex } from './frontendIndex.ts';
 import type { PortAllocator } from './portAllocator.ts';
 import { routeRules, sameRules, type Rule, type RuleSettings } from './rules.ts';
-import { changeDocument, findDrift, fullDocument, jumpsFor, removalDocument, type Jump } from './ruleSet.ts';
+import { changeDocument, findDrift, fullDocument, jumpsFor, type Jump } from './ruleSet.ts';
 import { ServiceProxy, type ListenSettings, type Retired } from './serviceProxy.ts';
 import type { SocketBudget } from './socketBudget.ts';
 
@@ -78,7 +78,6 @@ export class UserspaceDataplane implements Dataplane {
   #looking = false;
   #drift: string | undefined;
   #timers: NodeJS.Timeout[] = [];
-  #stopped = false;
 
   constructor(options: UserspaceOptions, deps: UserspaceDependencies) {
     const { family, nodeIP, bindAddress } = options;
@@ -156,26 +155,20 @@ export class UserspaceDataplane implements Dataplane {
     }
   }
 
-  /** Takes the rules away, since nobody listens behind them any more, and ends all connections. */
-  async stop(): Promise<void> {
-    if (this.#stopped) return;
-    this.#stopped = true;
+  /**
+   * Ends all connections. The rules stay: until the mode is back, its clients are refused at once, instead of waiting
+   * for an answer from an address that nobody has.
+   */
+  stop(): Promise<void> {
     for (const timer of this.#timers) clearInterval(timer);
-    const iptables = this.#iptables;
-    try {
-      if (iptables !== undefined && this.#applied.size > 0) {
-        const document = removalDocument(await readSaved(iptables));
-        if (document !== '') await iptables.restore(document);
-      }
-    } catch (err) {
-      this.#deps.log.error('Cannot take the redirects away', { err });
-    }
+    this.#timers = [];
     this.#fingerprint?.close();
     this.#fingerprint = undefined;
     for (const retired of this.#retired) retired.close();
     this.#retired = [];
     for (const proxy of this.#proxies.values()) proxy.destroy();
     this.#proxies.clear();
+    return Promise.resolve();
   }
 
   /** One look for changes by others, now; answers what was wrong. */

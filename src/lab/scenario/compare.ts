@@ -81,7 +81,17 @@ function compareBackends(truth: Counts, ours: Counts): string[] {
   return [`shares: wanted about ${shares(truth)}; got ${shares(ours)} (chance ${chance.toExponential(1)})`];
 }
 
-function compareProbes(truth: ProbeRecord, ours: ProbeRecord, sourceVaries: boolean): Verdict {
+/** An address of any node where the truth has the client's; the client's own remains right where it has that too. */
+function compareHiddenSources(truth: Counts, ours: Counts): string[] {
+  const wanted = names(truth);
+  const hidden = (source: string): boolean => source === 'client-ip' || source.startsWith('node-ip/');
+  const rename = (source: string): string =>
+    hidden(source) && (source !== 'client-ip' || wanted.includes('client-ip')) ? 'a node' : source;
+  const set = (sources: readonly string[]): string[] => [...new Set(sources.map(rename))].sort();
+  return compareSets('sources', set(wanted), set(names(ours)));
+}
+
+function compareProbes(truth: ProbeRecord, ours: ProbeRecord, options: CompareOptions): Verdict {
   const differences = compareSets('outcomes', names(truth.outcomes), names(ours.outcomes));
   if (truth.sticky === undefined) {
     differences.push(...compareBackends(truth.backends, ours.backends));
@@ -97,7 +107,9 @@ function compareProbes(truth: ProbeRecord, ours: ProbeRecord, sourceVaries: bool
     if (pool !== undefined && strangers.length > 0)
       differences.push(`backends outside the pool: ${words(strangers)}`);
   }
-  if (!sourceVaries) differences.push(...compareSets('sources', names(truth.sources), names(ours.sources)));
+  if (options.clientHidden === true) differences.push(...compareHiddenSources(truth.sources, ours.sources));
+  else if (options.sourceVaries !== true)
+    differences.push(...compareSets('sources', names(truth.sources), names(ours.sources)));
   const remarks = compareSets('by', [...(truth.by ?? [])].sort(), [...(ours.by ?? [])].sort());
   return { differences, remarks };
 }
@@ -171,6 +183,8 @@ function compareUntil(truth: UntilRecord, ours: UntilRecord, timeFactor: number)
 export interface CompareOptions {
   /** The probing Pod is itself one of the backends, so that with affinity its source depends on the choice. */
   readonly sourceVaries?: boolean;
+  /** The mode shows backends an address of the node instead of the client's. */
+  readonly clientHidden?: boolean;
   /** Scales what time an `until` may take. */
   readonly timeFactor?: number;
 }
@@ -182,7 +196,7 @@ export function compareRecords(
   options: CompareOptions = {},
 ): Verdict {
   if ((truth.kind === 'probe' || truth.kind === 'open') && (ours.kind === 'probe' || ours.kind === 'open')) {
-    return compareProbes(truth, ours, options.sourceVaries ?? false);
+    return compareProbes(truth, ours, options);
   }
   if (truth.kind === 'check' && ours.kind === 'check') return compareChecks(truth, ours);
   if (truth.kind === 'http' && ours.kind === 'http') return compareHttp(truth, ours);

@@ -6,6 +6,7 @@ import { positiveInteger, positiveNumber } from '../arguments.ts';
 import { sweepNamespaces } from '../net/namespaces.ts';
 import type { IptablesVariant } from './iptablesVariant.ts';
 import type { ApiKind } from './labApi.ts';
+import { derivedTruth, modeDifferences } from './modeDifferences.ts';
 import { readScenario } from './parse.ts';
 import { ownProxyCommand, splitCommand } from './proxyProcess.ts';
 import { resultLines, stepLines } from './report.ts';
@@ -26,9 +27,13 @@ interface Flags {
   readonly jobs: number;
 }
 
+/** The truth recorded in this mode; else what follows from that of a mode like it. */
 export function loadTruth(directory: string, scenario: string, mode: string): Truth | undefined {
   const file = join(directory, `${scenario}.${mode}.json`);
-  return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Truth) : undefined;
+  if (existsSync(file)) return JSON.parse(readFileSync(file, 'utf8')) as Truth;
+  const like = modeDifferences[mode]?.like;
+  const truth = like === undefined ? undefined : loadTruth(directory, scenario, like);
+  return truth === undefined ? undefined : derivedTruth(truth, mode);
 }
 
 export function loadRules(directory: string, scenario: Scenario, mode: string): string | undefined {

@@ -15,6 +15,7 @@ import { ApiError } from './apiClient.ts';
 import type { ApiKind } from './labApi.ts';
 import { answeredBy, compareExpectation, compareRecords, type Verdict } from './compare.ts';
 import { isObject, type Json, type JsonObject } from './generate.ts';
+import { modeDifferences } from './modeDifferences.ts';
 import { compareRules } from './rules.ts';
 import type {
   Action,
@@ -221,7 +222,9 @@ class Player {
       const prober = from?.startsWith('pod/') === true ? from.slice(4) : undefined;
       const sticky = record.kind === 'probe' && record.sticky !== undefined;
       const sourceVaries = sticky && prober !== undefined && (record.pool ?? []).includes(prober);
-      return compareRecords(truth, record, { sourceVaries, timeFactor: this.options.timeFactor });
+      const clientHidden = modeDifferences[this.options.mode]?.clientHidden !== undefined;
+      const { timeFactor } = this.options;
+      return compareRecords(truth, record, { sourceVaries, clientHidden, timeFactor });
     }
     return expect === undefined ? undefined : compareExpectation(expect, this.options.mode, record);
   }
