@@ -24,8 +24,8 @@ export class ServiceState {
   #pendingPorts: readonly ServicePort[] | undefined;
   readonly #slices = new Map<string, SliceEndpoints>();
   #pendingSlices: Map<string, SliceEndpoints | undefined> | undefined;
-  /** All slices' lists merged. Shared with the slice where there is one slice only. */
-  readonly #merged = new Map<PortKey, readonly Endpoint[]>();
+  /** All slices' lists merged. Undefined where there is one slice only, as most Services have: its own lists serve. */
+  #merged: Map<PortKey, readonly Endpoint[]> | undefined;
   /** Port keys with an endpoint that more than one slice names. */
   #overlapping: Set<PortKey> | undefined;
 
@@ -54,13 +54,13 @@ export class ServiceState {
 
   /** All endpoints of a service port, sorted by key, as of the last take. */
   endpoints(port: ServicePort): readonly Endpoint[] {
-    return this.#merged.get(portKey(port.portName, port.protocol)) ?? NO_ENDPOINTS;
+    return this.#lists().get(portKey(port.portName, port.protocol)) ?? NO_ENDPOINTS;
   }
 
   /** Distinct addresses of ready endpoints on this node over all ports, as of the last take. */
   countLocalReady(): number {
     const addresses = new Set<string>();
-    for (const list of this.#merged.values()) {
+    for (const list of this.#lists().values()) {
       for (let i = 0; i < list.length; i++) {
         const endpoint = list[i]!;
         if (endpoint.isLocal && endpoint.ready) addresses.add(endpoint.ip);
@@ -117,6 +117,10 @@ export class ServiceState {
     const pending = this.#pendingSlices;
     if (pending === undefined) return;
     this.#pendingSlices = undefined;
+    if (this.#merged === undefined) {
+      this.#replaceSlices(pending);
+      return;
+    }
     const touched = new Map<PortKey, { readonly removed: Endpoint[]; readonly added: Endpoint[] }>();
     for (const [name, slice] of pending) {
       const before = this.#slices.get(name) ?? NO_SLICE;
@@ -132,22 +136,44 @@ export class ServiceState {
       if (slice === undefined) this.#slices.delete(name);
       else this.#slices.set(name, slice);
     }
-    for (const [key, { removed, added }] of touched) this.#patch(key, removed, added, pending.size > 1);
+    if (this.#slices.size <= 1) this.#forgetMerged();
+    else for (const [key, { removed, added }] of touched) this.#patch(key, removed, added, pending.size > 1);
+  }
+
+  #lists(): SliceEndpoints {
+    if (this.#merged !== undefined) return this.#merged;
+    for (const only of this.#slices.values()) return only;
+    return NO_SLICE;
+  }
+
+  /** While nothing is merged: at most one slice was there, so that merging all of them anew costs no more. */
+  #replaceSlices(pending: ReadonlyMap<string, SliceEndpoints | undefined>): void {
+    for (const [name, slice] of pending) {
+      if (slice === undefined) this.#slices.delete(name);
+      else this.#slices.set(name, slice);
+    }
+    if (this.#slices.size <= 1) {
+      this.#forgetMerged();
+      return;
+    }
+    this.#merged = new Map();
+    const keys = new Set<PortKey>();
+    for (const slice of this.#slices.values()) for (const key of slice.keys()) keys.add(key);
+    for (const key of keys) this.#remerge(key);
+  }
+
+  #forgetMerged(): void {
+    this.#merged = undefined;
+    this.#overlapping = undefined;
   }
 
   #patch(key: PortKey, removed: Endpoint[], added: Endpoint[], several: boolean): void {
-    if (this.#slices.size <= 1) {
-      const [only] = this.#slices.values();
-      this.#overlapping?.delete(key);
-      this.#setMerged(key, only?.get(key) ?? NO_ENDPOINTS);
-      return;
-    }
     if (this.#overlapping?.has(key) !== true) {
       if (several) {
         removed.sort(compareKeys);
         added.sort(compareKeys);
       }
-      const patched = patchMerged(this.#merged.get(key) ?? NO_ENDPOINTS, removed, added);
+      const patched = patchMerged(this.#merged?.get(key) ?? NO_ENDPOINTS, removed, added);
       if (patched !== undefined) {
         this.#setMerged(key, patched);
         return;
@@ -173,8 +199,8 @@ export class ServiceState {
   }
 
   #setMerged(key: PortKey, list: readonly Endpoint[]): void {
-    if (list.length === 0) this.#merged.delete(key);
-    else this.#merged.set(key, list);
+    if (list.length === 0) this.#merged?.delete(key);
+    else this.#merged?.set(key, list);
   }
 }
 
