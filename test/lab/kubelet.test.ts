@@ -32,6 +32,6 @@ test('names in the lab: plain in the default namespace, with the namespace elsew
 
 test('ports of scenario Pods are read, and what is none is refused', () => {
   assert.deepEqual(parsePodPort('udp/53'), { kind: 'udp', port: 53 });
-  for (const text of ['53', 'sctp/1', 'tcp/0', 'tcp/65536', 'tcp/x'])
+  for (const text of ['53', 'dccp/1', 'tcp/0', 'tcp/65536', 'tcp/x'])
     assert.throws(() => parsePodPort(text), /not a Pod's port/, text);
 });

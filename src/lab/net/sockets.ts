@@ -38,6 +38,7 @@ const SO_LINGER = 13;
 const IPPROTO_IP = 0;
 const IP_PKTINFO = 8;
 const IPPROTO_IPV6 = 41;
+const IPPROTO_SCTP = 132;
 const IPV6_V6ONLY = 26;
 const IPV6_RECVPKTINFO = 49;
 const IPV6_PKTINFO = 50;
@@ -47,28 +48,30 @@ const EINPROGRESS = 115;
 
 const on = Buffer.from([1, 0, 0, 0]);
 
-export type Protocol = 'tcp' | 'udp';
+export type Protocol = 'tcp' | 'udp' | 'sctp';
 
 /** Makes a socket of the family of `address`; the caller must be inside the namespace. */
 function make(protocol: Protocol, ip: string): number {
-  const type = (protocol === 'tcp' ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK;
-  const fd = openSocket(isV6(ip) ? AF_INET6 : AF_INET, type, 0);
+  const type = (protocol === 'udp' ? SOCK_DGRAM : SOCK_STREAM) | SOCK_NONBLOCK;
+  // SCTP's one-to-one sockets behave like TCP's, so that Node takes them for such.
+  const number = protocol === 'sctp' ? IPPROTO_SCTP : 0;
+  const fd = openSocket(isV6(ip) ? AF_INET6 : AF_INET, type, number);
   if (isV6(ip)) setSocketOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, on);
   return fd;
 }
 
-/** A socket bound to `address`; TCP sockets listen. Throws SystemCallError. */
+/** A socket bound to `address`; TCP and SCTP sockets listen. Throws SystemCallError. */
 export function listenOn(protocol: Protocol, address: SocketAddress): number {
   const fd = make(protocol, address.ip);
   try {
-    if (protocol === 'tcp') setSocketOption(fd, SOL_SOCKET, SO_REUSEADDR, on);
+    if (protocol !== 'udp') setSocketOption(fd, SOL_SOCKET, SO_REUSEADDR, on);
     else if (isV6(address.ip)) {
       setSocketOption(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, on);
       // A Pod's further blocks are local routes, not addresses; answering from them needs this.
       setSocketOption(fd, IPPROTO_IPV6, IPV6_FREEBIND, on);
     } else setSocketOption(fd, IPPROTO_IP, IP_PKTINFO, on);
     bindSocket(fd, encodeSocketAddress(address));
-    if (protocol === 'tcp' && (cListen(fd, 1024) as number) < 0) {
+    if (protocol !== 'udp' && (cListen(fd, 1024) as number) < 0) {
       throw new SystemCallError('listen', koffi.errno());
     }
     return fd;

@@ -10,7 +10,7 @@ import { blockHolds, formatSocketAddress, type SocketAddress } from '../net/addr
 import type { Namespaces } from '../net/namespaces.ts';
 import { answerDatagram, listenOn, receiveDatagram } from '../net/sockets.ts';
 
-export type PodPortKind = 'tcp' | 'udp' | 'http';
+export type PodPortKind = 'tcp' | 'udp' | 'sctp' | 'http';
 
 export interface PodPort {
   readonly kind: PodPortKind;
@@ -19,7 +19,7 @@ export interface PodPort {
 
 /** Reads `tcp/8080`; throws an Error that names the text. */
 export function parsePodPort(text: string): PodPort {
-  const match = /^(tcp|udp|http)\/(\d+)$/.exec(text);
+  const match = /^(tcp|udp|sctp|http)\/(\d+)$/.exec(text);
   const port = Number(match?.[2]);
   if (match === null || port < 1 || port > 65535) {
     throw new Error(`"${text}" is not a Pod's port; write tcp/8080 or udp/53`);
@@ -75,7 +75,9 @@ export function startEchoServer(namespaces: Namespaces, options: EchoServerOptio
   };
 
   const startTcp = (fd: number): void => {
-    const server = createServer({ noDelay: true }, (socket) => {
+    const server = createServer((socket) => {
+      // SCTP has no such option, and says so to nobody.
+      socket.setNoDelay(true);
       const line = `${greeting(peerOf(socket), { ip: socket.localAddress ?? '', port: socket.localPort ?? 0 })}\n`;
       socket.write(line);
       socket.on('data', (chunk) => {
@@ -124,11 +126,11 @@ export function startEchoServer(namespaces: Namespaces, options: EchoServerOptio
   try {
     for (const { kind, port } of options.ports) {
       for (const ip of ['0.0.0.0', '::']) {
-        const protocol = kind === 'udp' ? 'udp' : 'tcp';
+        const protocol = kind === 'http' ? 'tcp' : kind;
         const fd = namespaces.enter(options.namespace, () => listenOn(protocol, { ip, port }));
         if (kind === 'udp') startUdp(fd, port);
-        else if (kind === 'tcp') startTcp(fd);
-        else startHttp(fd);
+        else if (kind === 'http') startHttp(fd);
+        else startTcp(fd);
       }
     }
   } catch (error) {

@@ -1,5 +1,5 @@
 /**
- * One connection of a probe: a TCP connection or a UDP socket inside a namespace, from its first packet to the
+ * One connection of a probe: a TCP or SCTP connection or a UDP socket inside a namespace, from its first packet to the
  * server's greeting, and kept open after that if wanted.
  */
 import { createSocket, type Socket as UdpSocket } from 'node:dgram';
@@ -11,6 +11,7 @@ import { connect, localAddress, openClient, type Protocol } from '../net/sockets
 import type { IcmpEar } from './icmpEar.ts';
 
 const MSG_NOSIGNAL = 0x4000;
+const protocolNumbers: Readonly<Record<Protocol, number>> = { tcp: 6, udp: 17, sctp: 132 };
 
 export type Outcome = 'ok' | 'refused' | 'unreachable' | 'timeout' | 'reset' | 'closed';
 
@@ -102,7 +103,7 @@ export class Connection {
     let errno = 0;
     this.fd = namespaces.enter(namespace, () => {
       const fd = openClient(protocol, to, source);
-      if (protocol === 'tcp') errno = connect(fd, to);
+      if (protocol !== 'udp') errno = connect(fd, to);
       return fd;
     });
     if (protocol === 'udp') {
@@ -123,7 +124,7 @@ export class Connection {
         this.tcp.on('end', () => this.fail('closed'));
       } else closeDescriptor(this.fd);
     }
-    this.stopListening = target.ear?.listen(protocol === 'tcp' ? 6 : 17, this.nearEnd.port, (code) => {
+    this.stopListening = target.ear?.listen(protocolNumbers[protocol], this.nearEnd.port, (code) => {
       this.by.add(code);
       this.fail(code === 'icmp-port' ? 'refused' : 'unreachable');
     });

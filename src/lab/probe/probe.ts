@@ -168,7 +168,7 @@ export async function openProbe(
   );
   const held: { connection: Connection; first: string }[] = [];
   const attempts = await attemptAll(context, spec, ear, (connection, attempt) => {
-    if (spec.proto === 'tcp' && attempt.outcome !== 'ok') {
+    if (spec.proto !== 'udp' && attempt.outcome !== 'ok') {
       connection.close();
       return;
     }

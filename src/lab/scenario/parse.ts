@@ -117,7 +117,8 @@ function parseProbe(value: Json | undefined, where: string, id?: string): ProbeS
   const reader = new Reader(value, where);
   const sources = reader.raw('sources');
   const proto = reader.text('proto', 'tcp');
-  if (proto !== 'tcp' && proto !== 'udp') throw new Error(`${where}.proto: "tcp" or "udp" was expected`);
+  if (proto !== 'tcp' && proto !== 'udp' && proto !== 'sctp')
+    throw new Error(`${where}.proto: "tcp", "udp" or "sctp" was expected`);
   const spec: ProbeSpec = {
     id: reader.text('id', id ?? ''),
     from: reader.text('from'),
