@@ -7,7 +7,12 @@ import type { Element, NftSet, TableName } from '../../linux/netlink/nftables/ob
 import { familyNumber, readElement, setFlags } from '../../linux/netlink/nftables/objects.ts';
 import { messageTypes, NFNL_SUBSYS_NFTABLES } from '../../linux/netlink/nftables/batch.ts';
 import { sizeOf } from '../../linux/netlink/nftables/types.ts';
-import { attributesOf, NFGENMSG_LENGTH, type AttributeReader } from '../../linux/netlink/message.ts';
+import {
+  attributesOf,
+  NFGENMSG_LENGTH,
+  type AttributeReader,
+  type Message,
+} from '../../linux/netlink/message.ts';
 import type { NetlinkSocket } from '../../linux/netlink/socket.ts';
 import type { Endpoint } from '../../services/types.ts';
 import { ElementTable } from './elementTable.ts';
@@ -230,8 +235,18 @@ function takeElement(reader: AttributeReader, elements: ElementTable): void {
   }
 }
 
-/** Hands over every element of a set; `onRestart` if those so far have to be forgotten. The event loop runs meanwhile. */
-export async function dumpElements(
+/** Sets that grow with the cluster: read piece by piece, with the event loop running between; others at once. */
+const bigSets = new Set<string>([
+  'virtual-ips',
+  'frontends',
+  'endpoints',
+  'local-endpoints',
+  'node-ports',
+  'node-port-endpoints',
+]);
+
+/** Hands over every element of a set; `onRestart` if those so far have to be forgotten. */
+async function dumpElements(
   socket: NetlinkSocket,
   table: TableName,
   set: string,
@@ -242,17 +257,17 @@ export async function dumpElements(
   writer.nfgenmsg(familyNumber(table.family), 0, 0);
   writer.string(1, table.name);
   writer.string(2, set);
-  const { complete } = await socket.dumpInPieces(
-    `list elements of ${table.family} ${table.name} ${set}`,
-    (message) => {
-      const reader = attributesOf(message, NFGENMSG_LENGTH);
-      while (reader.next()) {
-        if (reader.type !== 3) continue;
-        const list = reader.nested();
-        while (list.next()) if (list.type === 1) take(list.nested());
-      }
-    },
-    onRestart,
-  );
-  if (!complete) throw new Error(`list elements of ${set}: the ruleset changed during each of five attempts`);
+  const what = `list elements of ${table.family} ${table.name} ${set}`;
+  const onMessage = (message: Message): void => {
+    const reader = attributesOf(message, NFGENMSG_LENGTH);
+    while (reader.next()) {
+      if (reader.type !== 3) continue;
+      const list = reader.nested();
+      while (list.next()) if (list.type === 1) take(list.nested());
+    }
+  };
+  const { complete } = bigSets.has(set)
+    ? await socket.dumpInPieces(what, onMessage, onRestart)
+    : socket.dump(what, onMessage, onRestart);
+  if (!complete) throw new Error(`${what}: the ruleset changed during each of five attempts`);
 }

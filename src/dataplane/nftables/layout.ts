@@ -14,7 +14,8 @@ import {
   type Rule,
   type Table,
 } from '../../linux/netlink/nftables/objects.ts';
-import type { Selector } from '../../linux/netlink/nftables/expressions.ts';
+import { MessageWriter, NLA_F_NESTED } from '../../linux/netlink/message.ts';
+import { writeExpressionBody, type Selector } from '../../linux/netlink/nftables/expressions.ts';
 import { ct, fib, ip, ip6, meta, numgen, th } from '../../linux/netlink/nftables/selectors.ts';
 import * as statement from '../../linux/netlink/nftables/statements.ts';
 import type { Statement } from '../../linux/netlink/nftables/statements.ts';
@@ -81,7 +82,12 @@ export interface Selectors {
   readonly nodePort: readonly Selector[];
 }
 
-export function makeLayout(options: DataplaneOptions): Layout {
+export interface NftablesOptions extends DataplaneOptions {
+  /** Every frontend counts its new connections (packets and bytes of their first packet). Default false. */
+  readonly serviceCounters?: boolean;
+}
+
+export function makeLayout(options: NftablesOptions): Layout {
   const family = options.family === 'IPv6' ? 'ip6' : 'ip';
   const kubeProxy = table(family, tableName, {
     comment: 'rules for Kubernetes Services, written by pointsman',
@@ -104,7 +110,7 @@ export function makeLayout(options: DataplaneOptions): Layout {
   } as const;
   return {
     ...base,
-    sets: makeSets(kubeProxy, selectors, base.allNodeAddresses),
+    sets: makeSets(kubeProxy, selectors, base.allNodeAddresses, options.serviceCounters ?? false),
     chains: makeChains({
       ...base,
       masqueradeAll: options.masqueradeAll,
@@ -137,6 +143,7 @@ function makeSets(
   kubeProxy: Table,
   selectors: Selectors,
   allNodeAddresses: boolean,
+  serviceCounters: boolean,
 ): ReadonlyMap<SetName, NftSet> {
   const address: TypeName = kubeProxy.family === 'ip6' ? 'ipv6_addr' : 'ipv4_addr';
   const nodePort = ['inet_proto', 'inet_service'] as const;
@@ -169,7 +176,24 @@ function makeSets(
     }),
   ];
   if (!allNodeAddresses) sets.push(set(kubeProxy, 'node-addresses', [address]));
-  return new Map(sets.map((one) => [one.name as SetName, one]));
+  const countedSets: readonly string[] = serviceCounters ? ['frontends', 'node-ports'] : [];
+  return new Map(
+    sets.map((one) => [one.name as SetName, countedSets.includes(one.name) ? withCounter(one) : one]),
+  );
+}
+
+/** NFTA_SET_EXPR: what every element of the set does when it is found. */
+const setExpression = 17;
+
+function withCounter(set: NftSet): NftSet {
+  const writer = new MessageWriter(64);
+  writeExpressionBody(writer, { kind: 'counter', bytes: 0n, packets: 0n });
+  return { ...set, unknown: [{ type: setExpression | NLA_F_NESTED, value: writer.written().slice() }] };
+}
+
+/** Whether the elements of a set count. */
+export function isCounted(set: NftSet): boolean {
+  return set.unknown?.some(({ type }) => (type & ~NLA_F_NESTED) === setExpression) ?? false;
 }
 
 interface ChainOptions {

@@ -7,16 +7,9 @@ import type { Chain, Element } from '../../linux/netlink/nftables/objects.ts';
 import { NftSocket } from '../../linux/netlink/nftables/socket.ts';
 import { NETLINK_NETFILTER, NetlinkSocket } from '../../linux/netlink/socket.ts';
 import type { Logger } from '../../log/logger.ts';
-import type {
-  Dataplane,
-  DataplaneEvents,
-  DataplaneOptions,
-  DataplaneReport,
-  SyncRequest,
-  SyncResult,
-} from '../dataplane.ts';
+import type { Dataplane, DataplaneEvents, DataplaneReport, SyncRequest, SyncResult } from '../dataplane.ts';
 import { intervalElements, nodeAddressElements, sameElements } from './fixedSets.ts';
-import { makeLayout, type Layout, type SetName } from './layout.ts';
+import { makeLayout, type Layout, type NftablesOptions, type SetName } from './layout.ts';
 import { Mirror, type Forgotten } from './mirror.ts';
 import { Plan } from './plan.ts';
 import { probe } from './probe.ts';
@@ -57,7 +50,7 @@ const chainRemovalDelay = 1000;
 export class NftablesDataplane implements Dataplane {
   readonly mode = 'nftables';
   readonly family: Dataplane['family'];
-  readonly #options: DataplaneOptions;
+  readonly #options: NftablesOptions;
   readonly #deps: NftablesDependencies;
   readonly #log: Logger;
   readonly #layout: Layout;
@@ -84,7 +77,7 @@ export class NftablesDataplane implements Dataplane {
   #discarded = new Map<string, Chain>();
   #discardTimer: NodeJS.Timeout | undefined;
 
-  constructor(options: DataplaneOptions, deps: NftablesDependencies) {
+  constructor(options: NftablesOptions, deps: NftablesDependencies) {
     this.family = options.family;
     this.#options = options;
     this.#deps = deps;

@@ -5,8 +5,7 @@ import { CommitError, NftSocket } from '../../linux/netlink/nftables/socket.ts';
 import { EPERM } from '../../linux/netlink/errors.ts';
 import { release } from 'node:os';
 import type { Family } from '../../api/objects.ts';
-import type { DataplaneOptions } from '../dataplane.ts';
-import { makeLayout, tableName, type ChainWithRules, type Layout } from './layout.ts';
+import { makeLayout, tableName, type ChainWithRules, type Layout, type NftablesOptions } from './layout.ts';
 import { buildServiceChain, recordingChains } from './serviceChains.ts';
 
 /**
@@ -45,7 +44,7 @@ const kinds = [
 /**
  * Throws a sentence that names what the kernel refuses.
  */
-export function probe(nft: NftSocket, options: DataplaneOptions): void {
+export function probe(nft: NftSocket, options: NftablesOptions): void {
   const layout = makeLayout(options);
   const batch = new Batch();
   const probed = { ...layout.table, name: probeTable };

@@ -3,7 +3,7 @@ import type { Batch } from '../../linux/netlink/nftables/batch.ts';
 import { sameHook, sameRule, sameSet } from '../../linux/netlink/nftables/compare.ts';
 import { chain, setFlags, type Chain, type NftSet, type Rule } from '../../linux/netlink/nftables/objects.ts';
 import type { NftSocket } from '../../linux/netlink/nftables/socket.ts';
-import type { ChainWithRules, Layout, SetName } from './layout.ts';
+import { isCounted, type ChainWithRules, type Layout, type SetName } from './layout.ts';
 
 export class Structure {
   readonly hasTable: boolean;
@@ -42,7 +42,8 @@ export class Structure {
   unusableSet(layout: Layout): string | undefined {
     for (const [name, set] of layout.sets) {
       const actual = this.#sets.get(name);
-      if (actual !== undefined && !sameSet(actual, set)) return name;
+      if (actual === undefined) continue;
+      if (!sameSet(actual, set) || isCounted(actual) !== isCounted(set)) return name;
     }
     return undefined;
   }

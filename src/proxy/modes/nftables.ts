@@ -20,7 +20,8 @@ export const nftablesMode: ModeSupport = {
     return Promise.resolve();
   },
 
-  create({ options, events, report, log }) {
-    return Promise.resolve(new NftablesDataplane(options, { events, report, log }));
+  create({ config, options, events, report, log }) {
+    const { serviceCounters } = config.extras;
+    return Promise.resolve(new NftablesDataplane({ ...options, serviceCounters }, { events, report, log }));
   },
 };

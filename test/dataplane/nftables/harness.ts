@@ -1,6 +1,7 @@
 /** nftables dataplanes at work in a network namespace of their own. */
 import type { Family } from '../../../src/api/objects.ts';
 import type { DataplaneOptions, DataplaneReport } from '../../../src/dataplane/dataplane.ts';
+import type { NftablesOptions } from '../../../src/dataplane/nftables/layout.ts';
 import {
   NftablesDataplane,
   type NftablesDependencies,
@@ -36,7 +37,7 @@ export class World {
 
   /** A started dataplane. */
   async start(
-    options: Partial<DataplaneOptions> = {},
+    options: Partial<NftablesOptions> = {},
     deps: Partial<NftablesDependencies> = {},
   ): Promise<Driver> {
     const dataplane = new NftablesDataplane(
