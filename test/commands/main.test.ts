@@ -19,16 +19,15 @@ function pointsman(...argv: string[]): { status: number | null; stdout: string; 
   });
 }
 
-test('without arguments, and with --help, it lists every command', () => {
+test('without arguments, and with --help, it lists every command that is not hidden', () => {
   for (const argv of [[], ['--help'], ['help']]) {
     const { status, stdout, stderr } = pointsman(...argv);
     assert.deepEqual([status, stderr], [0, '']);
     const lines = stdout.split('\n');
-    for (const { name, summary } of commands)
-      assert.ok(
-        lines.some((line) => line.startsWith(`  ${name} `) && line.endsWith(` ${summary}`)),
-        name,
-      );
+    for (const { name, summary, hidden } of commands) {
+      const listed = lines.some((line) => line.startsWith(`  ${name} `) && line.endsWith(` ${summary}`));
+      assert.equal(listed, hidden !== true, name);
+    }
   }
 });
 
