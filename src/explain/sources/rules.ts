@@ -1,0 +1,80 @@
+/** The rules that each mode would write for routes, as base chains to walk through; nothing touches a kernel. */
+import { sortedRoutes, wholeDocument } from '../../dataplane/iptables/document.ts';
+import { settingsOf } from '../../dataplane/iptables/settings.ts';
+import { jumpArgs, jumps, nodePortTail } from '../../dataplane/iptables/staticRules.ts';
+import { intervalElements, nodeAddressElements } from '../../dataplane/nftables/fixedSets.ts';
+import { makeLayout } from '../../dataplane/nftables/layout.ts';
+import { Mirror } from '../../dataplane/nftables/mirror.ts';
+import { parseSave, type SavedTable } from '../../linux/iptables/save.ts';
+import type { Element } from '../../linux/netlink/nftables/objects.ts';
+import type { TableContents } from '../../linux/netlink/nftables/print.ts';
+import { iptablesChains } from '../iptables/evaluate.ts';
+import { nftChains } from '../nft/evaluate.ts';
+import { tableFromKernel } from '../nft/fromNetlink.ts';
+import type { Wanted } from '../routes.ts';
+import type { BaseChain } from '../walk.ts';
+import type { World } from '../world.ts';
+
+export function wantedChains(wanted: Wanted, world: World): BaseChain[] {
+  if (wanted.mode === 'iptables') return iptablesChains(wantedSave(wanted, world));
+  return nftChains([tableFromKernel(wantedTable(wanted, world))], wanted.table.family);
+}
+
+const builtIn: Readonly<Record<string, readonly string[]>> = {
+  filter: ['INPUT', 'FORWARD', 'OUTPUT'],
+  nat: ['PREROUTING', 'INPUT', 'OUTPUT', 'POSTROUTING'],
+};
+
+/** What iptables-save would print on a node with nobody else's rules. */
+export function wantedSave(wanted: Wanted, world: World): SavedTable[] {
+  const { options, localhostNodePorts, table } = wanted;
+  const settings = settingsOf(
+    { ...options, localhostNodePorts },
+    { tcpBeLiberal: false, randomFully: true, countInvalid: false, countLocalhost: false },
+  );
+  const tail = nodePortTail(settings, [...world.localAddresses]);
+  const tables = parseSave(wholeDocument(sortedRoutes(table.routes.values()), settings, tail.rules));
+  for (const saved of tables) {
+    for (const name of builtIn[saved.table] ?? []) {
+      saved.chains.set(name, { name, policy: 'ACCEPT', rules: [] });
+    }
+    for (const jump of jumps) {
+      // Each goes on top of those before.
+      if (jump.table === saved.table && saved.chains.has(jump.to)) {
+        saved.chains.get(jump.from)?.rules.unshift(jumpArgs(jump));
+      }
+    }
+  }
+  return tables;
+}
+
+/** Our table as the kernel would have it. */
+export function wantedTable(wanted: Wanted, world: World): TableContents {
+  const { options, table, serviceCIDRs } = wanted;
+  const layout = makeLayout(options);
+  const mirror = new Mirror(layout, options.nodeIP);
+  const elements = new Map<string, Element[]>([...layout.sets.keys()].map((name) => [name, []]));
+  const sink = {
+    add: (set: string, element: Element) => void elements.get(set)?.push(element),
+    // Nothing was there before.
+    remove: () => undefined,
+  };
+  for (const [id, route] of table.routes) mirror.apply(id, route, sink);
+  elements.set('service-cidrs', intervalElements(serviceCIDRs));
+  if (!layout.allNodeAddresses) {
+    const bytes = options.family === 'IPv6' ? 16 : 4;
+    elements.set(
+      'node-addresses',
+      nodeAddressElements(options.nodePortAddresses, [...world.localAddresses], bytes),
+    );
+  }
+  const { made } = mirror.chains.take();
+  const chains = [...layout.chains, ...made, ...layout.baseChains];
+  return {
+    table: layout.table,
+    chains: chains.map(({ chain }) => chain),
+    rules: chains.flatMap(({ rules }) => rules),
+    sets: [...layout.sets.values()],
+    elements,
+  };
+}
