@@ -71,24 +71,21 @@ case $VM_ENGINE in
 esac
 guest=$!
 
-# What outlives its use here ends with this process, the first of its namespace.
+# A watch that outlives its use ends with this process, the first of its namespace.
 (
   for ((i = 0; i < boot_limit * 5; i++)); do
     [ -e "$control/ready" ] && break
     sleep 0.2
   done
-  if [ ! -e "$control/ready" ]; then
+  if [ -e "$control/ready" ]; then
+    [ -z "${VM_VERBOSE:-}" ] || say "$VM_ENGINE is up after $(seconds)"
+    sleep "$VM_TIMEOUT"
+    touch "$control/late"
+  else
     touch "$control/late-boot"
-    kill -KILL -- -$guest
-  elif [ -n "${VM_VERBOSE:-}" ]; then
-    say "$VM_ENGINE is up after $(seconds)"
   fi
-) &
-(
-  sleep $((VM_TIMEOUT + boot_limit))
-  touch "$control/late"
   kill -KILL -- -$guest
-) 2>/dev/null &
+) &
 wait $guest 2>/dev/null || true
 # The guest's last words may still be on their way through the pipe; it ends with its last writer.
 wait $drain || true
