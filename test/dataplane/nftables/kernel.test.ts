@@ -5,6 +5,7 @@ import { after, test } from 'node:test';
 import { canUseNftables } from '../../../src/dataplane/nftables/probe.ts';
 import { Batch } from '../../../src/linux/netlink/nftables/batch.ts';
 import { chain, table } from '../../../src/linux/netlink/nftables/objects.ts';
+import { printTable } from '../../../src/linux/netlink/nftables/print.ts';
 import { NftSocket } from '../../../src/linux/netlink/nftables/socket.ts';
 import { withNetworkNamespace } from '../../../src/linux/netlink/namespace.ts';
 import { makeRoute, makeTable } from '../iptables/routes.ts';
@@ -55,6 +56,13 @@ function inOrder(listing: string): string {
   });
 }
 
+/** Without regard to how many elements share a line. */
+function oneLineEach(listing: string): string {
+  return inOrder(listing)
+    .replaceAll(/[ \t]+/g, ' ')
+    .trim();
+}
+
 /** kube-proxy's layout of the same services, as the reference has it. */
 const kubeProxyLayout = readFileSync(new URL('kube-proxy.nft', import.meta.url), 'utf8');
 
@@ -63,6 +71,11 @@ test('the worked example lists as it was written down', async () => {
   await startExample(world);
   const expected = readFileSync(new URL('worked-example.nft', import.meta.url), 'utf8');
   assert.equal(inOrder(world.list()), expected);
+  // It prints itself as nft does.
+  const nft = withNetworkNamespace(`/run/netns/${world.namespace}`, () => new NftSocket());
+  const printed = printTable(nft.readTable({ family: 'ip', name: 'kube-proxy' })!);
+  nft.close();
+  assert.equal(oneLineEach(printed), oneLineEach(expected));
   // What nft lists it also reads.
   const copy = makeWorld();
   copy.nftScript(world.list());

@@ -199,7 +199,7 @@ class RulePrinter {
       case 'set meta': {
         const held = this.#held(expression.source);
         const value = held?.value === undefined ? (held === undefined ? '?' : this.#text(held)) : undefined;
-        return `meta ${expression.key} set ${value ?? formatValue('mark', held!.value!)}`;
+        return `meta ${expression.key} set ${value ?? formatValue(expression.key === 'priority' ? 'classid' : 'mark', held!.value!)}`;
       }
       case 'nat':
         return this.#nat(expression);

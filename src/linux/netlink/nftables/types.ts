@@ -168,6 +168,8 @@ export function sizeOf(types: readonly TypeName[]): number {
 /** A value in text (`10.0.0.1`, `tcp`, `local`, `eth0`) or as a number, as the bytes of its type. Throws if it is none. */
 export function valueBytes(type: TypeName, value: string | number): Uint8Array {
   if (type === 'ifname') return interfaceNameBytes(String(value));
+  if (type === 'classid' && typeof value === 'string')
+    return numberBytes(classNumber(value), 4, true);
   const bytes = new Uint8Array(dataTypes[type].size);
   writeValueAt(type, value, bytes, 0);
   return bytes;
@@ -197,6 +199,14 @@ function writeValueAt(type: TypeName, value: string | number, bytes: Uint8Array,
     bytes[at + (hostOrder ? i : size - 1 - i)] = number & 0xff;
     number = Math.floor(number / 256);
   }
+}
+
+function classNumber(text: string): number {
+  if (text === 'none') return 0;
+  if (text === 'root') return 0xffffffff;
+  const [, major, minor] = /^([0-9a-f]{0,4}):([0-9a-f]{0,4})$/i.exec(text) ?? [];
+  if (major === undefined || minor === undefined) throw new RangeError(`"${text}" is not a classid`);
+  return (Number.parseInt(major || '0', 16) * 0x10000 + Number.parseInt(minor || '0', 16)) >>> 0;
 }
 
 function interfaceNameBytes(name: string): Uint8Array {
@@ -242,6 +252,15 @@ export function concatBytes(types: readonly TypeName[], values: readonly (string
   return bytes;
 }
 
+/** A packet's priority as `nft` has it: the two halves of a traffic control class. */
+function formatClass(number: number): string {
+  if (number === 0) return 'none';
+  if (number === 0xffffffff) return 'root';
+  const major = number >>> 16;
+  const minor = number & 0xffff;
+  return `${major === 0 ? '' : major.toString(16)}:${minor === 0 ? '' : minor.toString(16)}`;
+}
+
 /** A value as `nft list` prints it. */
 export function formatValue(type: TypeName, bytes: Uint8Array): string {
   const { size, hostOrder, symbols, bits } = dataTypes[type];
@@ -253,6 +272,7 @@ export function formatValue(type: TypeName, bytes: Uint8Array): string {
   }
   if (size === 0 || bytes.length > 4) return `0x${Buffer.from(bytes).toString('hex')}`;
   const number = bytesNumber(bytes, hostOrder);
+  if (type === 'classid') return formatClass(number);
   if (bits === true && number !== 0) {
     const names = symbols!.filter(([, bit]) => (number & bit) !== 0);
     const sum = names.reduce((total, [, bit]) => total | bit, 0);
