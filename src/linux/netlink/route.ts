@@ -1,10 +1,12 @@
 /** Addresses and links over rtnetlink (linux/rtnetlink.h). */
-import { formatAddress } from '../address-bytes.ts';
+import { addressBytes, formatAddress } from '../address-bytes.ts';
 import { AF_INET, AF_INET6 } from './conntrack-entry.ts';
-import { attributesOf, get32, type Message } from './message.ts';
+import { EEXIST, isRefusal } from './errors.ts';
+import { NLM_F_CREATE, NLM_F_EXCL, attributesOf, get32, put32, type Message } from './message.ts';
 import { NETLINK_ROUTE, NetlinkSocket } from './socket.ts';
 
 const RTM_NEWLINK = 16;
+const RTM_DELLINK = 17;
 const RTM_GETLINK = 18;
 const RTM_NEWADDR = 20;
 const RTM_DELADDR = 21;
@@ -16,8 +18,13 @@ const IFINFOMSG_LENGTH = 16;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFLA_IFNAME = 3;
+const IFLA_LINKINFO = 18;
+const IFLA_INFO_KIND = 1;
 const IFF_UP = 1;
 const IFF_LOOPBACK = 8;
+const ENODEV = 19;
+const EADDRNOTAVAIL = 99;
+const RTMGRP_LINK = 0x1;
 /** Bits of the groups RTNLGRP_IPV4_IFADDR (5) and RTNLGRP_IPV6_IFADDR (9). */
 const RTMGRP_IPV4_IFADDR = 0x10;
 const RTMGRP_IPV6_IFADDR = 0x100;
@@ -136,4 +143,144 @@ function readAddress(message: Message): LinkAddress | undefined {
     prefixLength: message.bytes[message.start + 1]!,
     index: get32(message.bytes, message.start + 4),
   };
+}
+
+/** An interface with its kind. */
+export interface LinkOfKind {
+  readonly index: number;
+  readonly up: boolean;
+  /** `dummy`, `bridge` …; empty for a physical device. */
+  readonly kind: string;
+}
+
+/** The interface of that name, or undefined if there is none. */
+export function findLink(socket: NetlinkSocket, name: string): LinkOfKind | undefined {
+  const writer = socket.begin(RTM_GETLINK);
+  writer.raw(new Uint8Array(IFINFOMSG_LENGTH));
+  writer.string(IFLA_IFNAME, name);
+  let link: LinkOfKind | undefined;
+  try {
+    socket.request(`ip link show dev ${name}`, (message) => {
+      let kind = '';
+      const reader = attributesOf(message, IFINFOMSG_LENGTH);
+      while (reader.next()) {
+        if (reader.type !== IFLA_LINKINFO) continue;
+        const info = reader.nested();
+        while (info.next()) if (info.type === IFLA_INFO_KIND) kind = info.string();
+      }
+      const flags = get32(message.bytes, message.start + 8);
+      link = { index: get32(message.bytes, message.start + 4), up: (flags & IFF_UP) !== 0, kind };
+    });
+  } catch (error) {
+    if (isRefusal(error, ENODEV)) return undefined;
+    throw error;
+  }
+  return link;
+}
+
+/**
+ * Makes a virtual interface (`ip link add NAME type dummy`) and leaves it down.
+ * @throws NetlinkError EOPNOTSUPP if the kernel has no such kind, EEXIST if the name is taken
+ */
+export function addLink(socket: NetlinkSocket, name: string, kind: string): void {
+  const writer = socket.begin(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
+  writer.raw(new Uint8Array(IFINFOMSG_LENGTH));
+  writer.string(IFLA_IFNAME, name);
+  const info = writer.beginNested(IFLA_LINKINFO);
+  writer.string(IFLA_INFO_KIND, kind);
+  writer.endNested(info);
+  socket.request(`ip link add ${name} type ${kind}`);
+}
+
+/** Removes an interface with its addresses; false if it was not there. */
+export function deleteLink(socket: NetlinkSocket, name: string): boolean {
+  const writer = socket.begin(RTM_DELLINK);
+  writer.raw(new Uint8Array(IFINFOMSG_LENGTH));
+  writer.string(IFLA_IFNAME, name);
+  try {
+    socket.request(`ip link del ${name}`);
+    return true;
+  } catch (error) {
+    if (isRefusal(error, ENODEV)) return false;
+    throw error;
+  }
+}
+
+/** Puts a single address (/32, /128) on an interface; false if it is there already. */
+export function addHostAddress(socket: NetlinkSocket, link: LinkName, address: string): boolean {
+  return changeHostAddress(socket, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, 'add', link, address, EEXIST);
+}
+
+/** Takes a single address (/32, /128) off an interface; false if it is not there. */
+export function removeHostAddress(socket: NetlinkSocket, link: LinkName, address: string): boolean {
+  return changeHostAddress(socket, RTM_DELADDR, 0, 'del', link, address, EADDRNOTAVAIL);
+}
+
+export interface LinkName {
+  readonly index: number;
+  readonly name: string;
+}
+
+/** `ip addr add 10.96.0.10/32 dev kube-ipvs0` */
+export function printHostAddress(verb: 'add' | 'del', link: string, address: string): string {
+  return `ip addr ${verb} ${address}/${address.includes(':') ? 128 : 32} dev ${link}`;
+}
+
+function changeHostAddress(
+  socket: NetlinkSocket,
+  type: number,
+  flags: number,
+  verb: 'add' | 'del',
+  link: LinkName,
+  address: string,
+  done: number,
+): boolean {
+  const bytes = addressBytes(address);
+  const writer = socket.begin(type, flags);
+  const header = new Uint8Array(IFADDRMSG_LENGTH);
+  header[0] = bytes.length === 4 ? AF_INET : AF_INET6;
+  header[1] = bytes.length * 8;
+  put32(header, 4, link.index);
+  writer.raw(header);
+  writer.data(IFA_LOCAL, bytes);
+  writer.data(IFA_ADDRESS, bytes);
+  try {
+    socket.request(printHostAddress(verb, link.name, address));
+    return true;
+  } catch (error) {
+    if (isRefusal(error, done)) return false;
+    throw error;
+  }
+}
+
+/** An address that came or went. */
+export interface LinkAddressChange extends LinkAddress {
+  readonly added: boolean;
+}
+
+/**
+ * Calls back for every address that comes or goes, on whichever interface, and for interfaces that go; `undefined`
+ * where events were lost. Does not keep the process alive by itself any longer than until the returned function is called.
+ */
+export function watchLinkAddressChanges(
+  callback: (change: LinkAddressChange | { readonly linkGone: number } | undefined) => void,
+): () => void {
+  const socket = new NetlinkSocket({
+    protocol: NETLINK_ROUTE,
+    groups: RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR,
+    receiveBuffer: 4 << 20,
+  });
+  socket.subscribe(
+    (message) => {
+      if (message.type === RTM_DELLINK) {
+        callback({ linkGone: get32(message.bytes, message.start + 4) });
+        return;
+      }
+      if (message.type !== RTM_NEWADDR && message.type !== RTM_DELADDR) return;
+      const address = readAddress(message);
+      if (address !== undefined) callback({ ...address, added: message.type === RTM_NEWADDR });
+    },
+    () => callback(undefined),
+  );
+  return () => socket.close();
 }
