@@ -168,8 +168,7 @@ export function sizeOf(types: readonly TypeName[]): number {
 /** A value in text (`10.0.0.1`, `tcp`, `local`, `eth0`) or as a number, as the bytes of its type. Throws if it is none. */
 export function valueBytes(type: TypeName, value: string | number): Uint8Array {
   if (type === 'ifname') return interfaceNameBytes(String(value));
-  if (type === 'classid' && typeof value === 'string')
-    return numberBytes(classNumber(value), 4, true);
+  if (type === 'classid' && typeof value === 'string') return numberBytes(classNumber(value), 4, true);
   const bytes = new Uint8Array(dataTypes[type].size);
   writeValueAt(type, value, bytes, 0);
   return bytes;
