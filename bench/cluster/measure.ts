@@ -1,4 +1,5 @@
 /** One proxy, measured from its start to its restart. */
+import { loadavg } from 'node:os';
 import { clientPod, serverPod, type Stage } from './stage.ts';
 import { now, type Peer } from './channel.ts';
 import { cpuMilliseconds, memory } from './processUsage.ts';
@@ -42,6 +43,8 @@ export interface Change {
 }
 
 export interface Result {
+  /** Load average of the last minute, before and after. */
+  readonly load: readonly [before: number, after: number];
   readonly start: Start;
   readonly kernel: { readonly chains: number; readonly rules: number; readonly elements: number };
   /** MiB, a while after the start. */
@@ -72,6 +75,7 @@ export async function measure(
   own: boolean,
   plan: Plan,
 ): Promise<Result> {
+  const load = loadavg()[0] ?? NaN;
   stage.clean();
   const first = await begin(stage, startProxy, plan);
   const { start } = first;
@@ -97,6 +101,7 @@ export async function measure(
     }
     const connections = plan.connections ? await connect(stage, plan) : undefined;
     return {
+      load: [load, loadavg()[0] ?? NaN],
       start,
       kernel,
       settled,
@@ -201,7 +206,9 @@ async function roll(stage: Stage, peer: Peer): Promise<NonNullable<Result['rolli
   return result;
 }
 
-const rounds = 7;
+/** Short turns and many, so that a busy moment of the machine falls on both. */
+const rounds = 40;
+const roundMilliseconds = 150;
 
 /** New connections from Pod to Pod, directly and through the Service in the middle, in turns. */
 async function connect(stage: Stage, { services }: Plan): Promise<NonNullable<Result['connections']>> {
@@ -216,7 +223,7 @@ async function connect(stage: Stage, { services }: Plan): Promise<NonNullable<Re
   try {
     await sleep(3000);
     const rate = async (ip: string, to: number): Promise<number> => {
-      const request = { ip, port: to, milliseconds: 1000 };
+      const request = { ip, port: to, milliseconds: roundMilliseconds };
       const { perSecond, failed } = await client.ask<{ perSecond: number; failed: number }>('rate', request);
       if (failed > 0) throw new Error(`${failed} connections to ${ip}:${to} failed`);
       return perSecond;

@@ -19,6 +19,8 @@ function rowsOf(results: readonly Result[]): Row[] {
     row(`${what}, p99`, 'ms', (result) => read(result)?.p99),
   ];
   return [
+    row('load average of the machine, before', '', ({ load }) => load[0]),
+    row('load average of the machine, after', '', ({ load }) => load[1]),
     row('start to all rules', 's', ({ start }) => start.milliseconds / 1000),
     row('CPU of the start', 's', ({ start }) => start.cpuMilliseconds / 1000),
     row('rules', '', ({ kernel }) => kernel.rules),
