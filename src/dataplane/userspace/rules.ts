@@ -110,7 +110,8 @@ function pushFrontend(
   const host = node ? nodePortHost : portalsHost;
 
   if (typeof inside === 'object') {
-    if (inside !== outside && settings.detector !== undefined) {
+    const alike = typeof outside === 'object' && inside.to === outside.to;
+    if (!alike && settings.detector !== undefined) {
       for (const source of podSources(settings.detector, ranges))
         push(rules, 'nat', container, `${source}${match} -j ${redirect(inside.to)}`);
     }

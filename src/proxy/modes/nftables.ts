@@ -1,8 +1,11 @@
 /** What the daemon has to know of nftables mode. */
 import { NftablesDataplane } from '../../dataplane/nftables/nftablesDataplane.ts';
 import { canUseNftables, probe } from '../../dataplane/nftables/probe.ts';
+import { LocalhostNodePorts } from '../../dataplane/userspace/localhostNodePorts.ts';
 import { NftSocket } from '../../linux/netlink/nftables/socket.ts';
 import type { ModeSupport } from '../dataplanes.ts';
+import { withLocalhostNodePorts } from '../localhostNodePorts.ts';
+import { processSockets } from '../socketBudget.ts';
 import { kernelHasIPv6 } from './iptables.ts';
 
 export const nftablesMode: ModeSupport = {
@@ -21,7 +24,12 @@ export const nftablesMode: ModeSupport = {
   },
 
   create({ config, options, events, report, log }) {
-    const { serviceCounters } = config.extras;
-    return Promise.resolve(new NftablesDataplane({ ...options, serviceCounters }, { events, report, log }));
+    const { serviceCounters, nftablesLocalhostNodePorts, udpTimeout: udpIdleTimeout } = config.extras;
+    const dataplane = new NftablesDataplane({ ...options, serviceCounters }, { events, report, log });
+    if (!nftablesLocalhostNodePorts) return Promise.resolve(dataplane);
+    const { family } = options;
+    const sockets = processSockets(log);
+    const nodePorts = new LocalhostNodePorts({ family, sockets, report, udpIdleTimeout, log });
+    return Promise.resolve(withLocalhostNodePorts(dataplane, nodePorts));
   },
 };

@@ -1,17 +1,15 @@
 /** What the daemon has to know of userspace mode. */
+import { setFlagsFromString } from 'node:v8';
 import { parsePortRange } from '../../config/portRange.ts';
 import { PortAllocator } from '../../dataplane/userspace/portAllocator.ts';
-import { SocketBudget, socketLimit } from '../../dataplane/userspace/socketBudget.ts';
 import { UserspaceDataplane } from '../../dataplane/userspace/userspaceDataplane.ts';
 import { Iptables } from '../../linux/iptables/iptables.ts';
 import type { ModeSupport } from '../dataplanes.ts';
+import { processSockets } from '../socketBudget.ts';
 import { kernelHasIPv6 } from './iptables.ts';
 
 /** The longest interval a timer takes, 24 days: milliseconds. */
 const never = 2 ** 31 - 1;
-
-/** Both families live in one process, and share its descriptors. */
-let sockets: SocketBudget | undefined;
 
 export const userspaceMode: ModeSupport = {
   async usable(family) {
@@ -23,7 +21,8 @@ export const userspaceMode: ModeSupport = {
 
   create({ config, options, events, report, log }) {
     const { extras, bindAddress, portRange } = config;
-    sockets ??= new SocketBudget(socketLimit(), log);
+    // Collections of young objects that wait for helper threads hold all connections up where CPUs are busy.
+    setFlagsFromString('--no-parallel-scavenge');
     const range = parsePortRange(portRange);
     const dataplane = new UserspaceDataplane(
       {
@@ -36,7 +35,7 @@ export const userspaceMode: ModeSupport = {
         log,
         events,
         report,
-        sockets,
+        sockets: processSockets(log),
         // Validation refuses what is invalid.
         ports: new PortAllocator(range === 'invalid' ? undefined : range),
       },

@@ -1,0 +1,198 @@
+import assert from 'node:assert/strict';
+import type { Socket } from 'node:net';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { TcpListener } from '../../../src/dataplane/userspace/tcpListener.ts';
+import { dial, inTurn, makeContext, readAll, serve, until } from './support.ts';
+
+const anyPort = { host: '127.0.0.1', port: 0 };
+
+test('a client that ends its way still gets the answer; then both are closed, and the sockets given back', async () => {
+  const backend = await serve((socket) => {
+    void readAll(socket).then((asked) => socket.end(`got ${asked.length}`));
+  });
+  const context = makeContext();
+  const listener = await TcpListener.open(anyPort, context, inTurn([backend.key]));
+  const client = dial(listener.port);
+  client.end('x'.repeat(300_000));
+  assert.equal(await readAll(client), 'got 300000');
+  await until(() => context.sockets.open === 0 && listener.connections === 0, 'sockets given back');
+  listener.close(true);
+  backend.server.close();
+});
+
+test('an endpoint that ends its way still hears the client', async () => {
+  let heard = '';
+  const backend = await serve((socket) => {
+    socket.end('bye');
+    void readAll(socket).then((text) => (heard = text));
+  });
+  const listener = await TcpListener.open(anyPort, makeContext(), inTurn([backend.key]));
+  const client = dial(listener.port);
+  assert.equal(await readAll(client), 'bye');
+  client.end('but wait');
+  await until(() => heard === 'but wait', 'what the client says after that');
+  listener.close(true);
+  backend.server.close();
+});
+
+test('a slow reader holds up the endpoint, not the memory, and nobody else', async () => {
+  const size = 64 << 20;
+  let sent = 0;
+  const backend = await serve((socket) => {
+    const chunk = Buffer.alloc(1 << 16, 'y');
+    const more = (): void => {
+      while (sent < size) {
+        sent += chunk.length;
+        if (!socket.write(chunk)) return;
+      }
+      socket.end();
+    };
+    socket.on('drain', more);
+    socket.once('data', more);
+  });
+  const quick = await serve((socket) => socket.end('quick'));
+  const listener = await TcpListener.open(anyPort, makeContext(), inTurn([backend.key, quick.key]));
+  const slow = dial(listener.port);
+  slow.pause();
+  slow.write('go');
+  await until(() => sent > 0, 'the first bytes');
+  await sleep(300);
+  assert.ok(sent < size / 2, `${sent} bytes were taken from the endpoint though nobody reads`);
+  assert.equal(await readAll(dial(listener.port)), 'quick');
+  let received = 0;
+  slow.on('data', (chunk: Buffer) => (received += chunk.length));
+  slow.resume();
+  await until(() => received === size, 'all bytes', 20_000);
+  slow.destroy();
+  listener.close(true);
+  for (const { server, sockets } of [backend, quick]) {
+    server.close();
+    for (const socket of sockets) socket.destroy();
+  }
+});
+
+test('a reset on one side resets the other', async () => {
+  const accepted: Socket[] = [];
+  const backend = await serve((socket) => void accepted.push(socket));
+  const context = makeContext();
+  const listener = await TcpListener.open(anyPort, context, inTurn([backend.key]));
+  const client = dial(listener.port);
+  const end = readAll(client);
+  await until(() => accepted.length === 1, 'the connection');
+  accepted[0]?.resetAndDestroy();
+  assert.equal(await end, 'ECONNRESET');
+  const other = dial(listener.port);
+  await until(() => accepted.length === 2, 'the second connection');
+  const backendEnd = readAll(accepted[1] as Socket);
+  other.resetAndDestroy();
+  assert.equal(await backendEnd, 'ECONNRESET');
+  await until(() => context.sockets.open === 0, 'sockets given back');
+  listener.close(true);
+  backend.server.close();
+});
+
+test('an endpoint that refuses: the next one serves', async () => {
+  const dead = await serve(() => undefined);
+  dead.server.close();
+  const alive = await serve((socket) => socket.end('alive'));
+  const listener = await TcpListener.open(anyPort, makeContext(), inTurn([dead.key, alive.key]));
+  assert.equal(await readAll(dial(listener.port)), 'alive');
+  listener.close(true);
+  alive.server.close();
+});
+
+test('nobody answers: the client is reset after four attempts, and the refusal counted', async () => {
+  const dead = await serve(() => undefined);
+  dead.server.close();
+  const context = makeContext();
+  const listener = await TcpListener.open(anyPort, context, inTurn([dead.key]));
+  assert.equal(await readAll(dial(listener.port)), 'ECONNRESET');
+  assert.deepEqual(context.refusals, ['no_endpoint_answers']);
+  await until(() => context.sockets.open === 0, 'sockets given back');
+  listener.close(true);
+});
+
+test('an endpoint that is silent: another one serves after 250 ms, and other clients do not wait at all', async () => {
+  const alive = await serve((socket) => socket.end('alive'));
+  // TEST-NET-1 (RFC 5737) on a loopback that does not have it: depending on routes, silence or an error.
+  const listener = await TcpListener.open(
+    anyPort,
+    makeContext(),
+    inTurn(['192.0.2.1:9', alive.key, alive.key]),
+  );
+  const begin = performance.now();
+  const first = readAll(dial(listener.port));
+  assert.equal(await readAll(dial(listener.port)), 'alive');
+  assert.ok(performance.now() - begin < 240, 'the second client waited for the first');
+  assert.equal(await first, 'alive');
+  listener.close(true);
+  alive.server.close();
+});
+
+test('an endpoint that would lead back into the proxy is not dialled', async () => {
+  const context = makeContext({ mayDial: () => false });
+  const listener = await TcpListener.open(anyPort, context, inTurn(['127.0.0.1:1']));
+  assert.equal(await readAll(dial(listener.port)), 'ECONNRESET');
+  assert.deepEqual(context.refusals, ['no_endpoint_answers']);
+  listener.close(true);
+});
+
+test('who may not come is reset', async () => {
+  const context = makeContext();
+  const listener = await TcpListener.open(anyPort, context, {
+    choose: () => 'forbidden',
+    forget: () => undefined,
+  });
+  assert.equal(await readAll(dial(listener.port)), 'ECONNRESET');
+  assert.deepEqual(context.refusals, ['not_allowed']);
+  listener.close(true);
+});
+
+test('no more sockets than the limit: those beyond are refused, and served again when there is room', async () => {
+  const backend = await serve((socket) => socket.write('hello'));
+  const context = makeContext({ limit: 4 });
+  const listener = await TcpListener.open(anyPort, context, inTurn([backend.key]));
+  const held = [dial(listener.port), dial(listener.port)];
+  await Promise.all(held.map((socket) => new Promise((resolve) => socket.once('data', resolve))));
+  assert.equal(context.sockets.open, 4);
+  assert.equal(await readAll(dial(listener.port)), 'ECONNRESET');
+  assert.deepEqual(context.refusals, ['socket_limit']);
+  for (const socket of held) socket.destroy();
+  for (const socket of backend.sockets) socket.destroy();
+  await until(() => context.sockets.open === 0, 'room');
+  const again = dial(listener.port);
+  await new Promise((resolve) => again.once('data', resolve));
+  again.destroy();
+  listener.close(true);
+  backend.server.close();
+});
+
+test('a listener that closes leaves connections alone; closing hard ends them', async () => {
+  const backend = await serve((socket) => void socket.pipe(socket));
+  const context = makeContext();
+  const listener = await TcpListener.open(anyPort, context, inTurn([backend.key]));
+  const client = dial(listener.port);
+  client.write('1');
+  await new Promise((resolve) => client.once('data', resolve));
+  listener.close(false);
+  client.write('2');
+  await new Promise((resolve) => client.once('data', resolve));
+  const end = readAll(client);
+  listener.close(true);
+  assert.equal(await end, 'ECONNRESET');
+  await until(() => context.sockets.open === 0, 'sockets given back');
+  backend.server.close();
+});
+
+test('IPv6', async () => {
+  const backend = await serve((socket) => socket.end('six'), '::1');
+  const listener = await TcpListener.open(
+    { host: '::1', port: 0 },
+    makeContext({ family: 'IPv6' }),
+    inTurn([backend.key]),
+  );
+  assert.equal(await readAll(dial(listener.port, '::1')), 'six');
+  listener.close(true);
+  backend.server.close();
+});
