@@ -1,10 +1,11 @@
 /** Manifests from files: YAML or JSON, several documents a file, Lists, whole folders; into the same compact objects. */
 import { readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { LineCounter, isNode, parseAllDocuments } from 'yaml';
+import { LineCounter, isMap, isNode, isScalar, parseAllDocuments } from 'yaml';
 import type { Document } from 'yaml';
 import type { ApiObject, Kind } from '../api/objects.ts';
 import { decodeJsonObject } from './decode/json.ts';
+import { checkStrictly } from './strict.ts';
 
 /** Something in a file that cannot be used. */
 export interface ManifestProblem {
@@ -19,11 +20,36 @@ export interface ManifestProblem {
   readonly message: string;
 }
 
+/** Where something stands in a file; both count from 1. */
+export interface Position {
+  readonly line: number;
+  readonly column: number;
+}
+
 export interface ManifestObject {
   readonly object: ApiObject;
   readonly file: string;
   /** Where the object begins, from 1. */
   readonly line: number;
+  /** As written: the compact form leaves much out. */
+  readonly value: Readonly<Record<string, unknown>>;
+  /** Where a field stands (`spec.ports[0].port`), or what comes nearest to it if it is not there. */
+  position(field: string): Position;
+}
+
+/** An object of a kind that no service proxy reads, but that says what Services mean: Pods and what makes them. */
+export interface OtherObject {
+  readonly kind: string;
+  readonly value: Readonly<Record<string, unknown>>;
+  readonly file: string;
+  readonly line: number;
+}
+
+export interface ReadOptions {
+  /** Report unknown fields and wrong types everywhere, not only where they cost something. Default false. */
+  readonly strict?: boolean;
+  /** What the path `-` stands for; default: standard input, read to its end. */
+  readonly standardInput?: () => string;
 }
 
 export interface Manifests {
@@ -31,6 +57,8 @@ export interface Manifests {
   readonly problems: readonly ManifestProblem[];
   /** Objects of kinds that no service proxy reads, as `Deployment`: how many of each. */
   readonly ignored: ReadonlyMap<string, number>;
+  /** Those of them that are Pods, or make Pods. */
+  readonly others: readonly OtherObject[];
 }
 
 /** `file:line:column: object field: message` */
@@ -41,11 +69,18 @@ export function formatProblem(problem: ManifestProblem): string {
   return `${where}: ${what === '' ? '' : `${what}: `}${message}`;
 }
 
-/** Reads files and folders (their .yaml, .yml and .json files, in order of name, subfolders too). Never throws: see `problems`. */
-export function readManifests(paths: readonly string[]): Manifests {
-  const collected = new Collector();
+/**
+ * Reads files, folders (their .yaml, .yml and .json files, in order of name, subfolders too) and standard input (`-`).
+ * Never throws: see `problems`.
+ */
+export function readManifests(paths: readonly string[], options: ReadOptions = {}): Manifests {
+  const collected = new Collector(options.strict === true);
   for (const path of paths) {
     try {
+      if (path === '-') {
+        collected.file('stdin', (options.standardInput ?? (() => readFileSync(0, 'utf8')))());
+        continue;
+      }
       for (const file of filesIn(path)) collected.file(file, readFileSync(file, 'utf8'));
     } catch (error) {
       collected.problem({ file: path, message: `cannot be read: ${(error as Error).message}` });
@@ -55,8 +90,8 @@ export function readManifests(paths: readonly string[]): Manifests {
 }
 
 /** Reads manifests from text. @param file the name that problems are reported under */
-export function parseManifests(file: string, text: string): Manifests {
-  const collected = new Collector();
+export function parseManifests(file: string, text: string, options: ReadOptions = {}): Manifests {
+  const collected = new Collector(options.strict === true);
   collected.file(file, text);
   return collected;
 }
@@ -88,10 +123,27 @@ function isKind(kind: string): kind is Kind {
 type Path = readonly (string | number)[];
 type Located = Pick<ManifestProblem, 'file' | 'message'> & Partial<ManifestProblem>;
 
+/** Kinds that are Pods or make them. */
+const podKinds = new Set([
+  'Pod',
+  'Deployment',
+  'StatefulSet',
+  'DaemonSet',
+  'ReplicaSet',
+  'ReplicationController',
+  'Job',
+]);
+
 class Collector implements Manifests {
   readonly objects: ManifestObject[] = [];
   readonly problems: ManifestProblem[] = [];
   readonly ignored = new Map<string, number>();
+  readonly others: OtherObject[] = [];
+  private readonly strict: boolean;
+
+  constructor(strict: boolean) {
+    this.strict = strict;
+  }
 
   problem(problem: Located): void {
     this.problems.push({ line: 0, column: 0, object: '', field: '', ...problem });
@@ -103,8 +155,10 @@ class Collector implements Manifests {
       const [error] = document.errors;
       if (error !== undefined) {
         const { line, col } = lines.linePos(error.pos[0]);
-        const message = error.message.split(' at line', 1)[0]?.split('\n', 1)[0] ?? error.message;
-        this.problem({ file, line, column: col, message: `not valid YAML: ${message}` });
+        const said = error.message.split(' at line', 1)[0]?.split('\n', 1)[0] ?? error.message;
+        const twice = error.code === 'DUPLICATE_KEY';
+        const message = twice ? 'the same key comes twice in this map' : `not valid YAML: ${said}`;
+        this.problem({ file, line, column: col, message });
         continue;
       }
       let value: unknown;
@@ -137,6 +191,10 @@ class Collector implements Manifests {
       });
     } else if (!isKind(kind)) {
       this.ignored.set(kind, (this.ignored.get(kind) ?? 0) + 1);
+      if (podKinds.has(kind)) {
+        const { file, line } = at([]);
+        this.others.push({ kind, value: value as Record<string, unknown>, file, line });
+      }
     } else if (typeof apiVersion !== 'string' || !versions[kind].includes(apiVersion)) {
       const message = `${JSON.stringify(apiVersion)} is not read; ${kind} must be ${versions[kind].join(' or ')}`;
       this.problem({ ...at(['apiVersion']), field: 'apiVersion', message });
@@ -146,13 +204,53 @@ class Collector implements Manifests {
   }
 
   private object(source: Source, kind: Kind, value: object, path: Path): void {
+    const said = new Set<string>();
+    if (this.strict) {
+      const name = nameOf(kind, value);
+      for (const problem of checkStrictly(kind, value)) {
+        const field = printField(problem.path);
+        said.add(field);
+        const where = [...path, ...problem.path];
+        const at = problem.key ? source.keyPosition(where) : source.position(where);
+        this.problem({ ...at, object: name, field, message: problem.message });
+      }
+    }
     const object = decodeJsonObject(kind, value, ({ object: name, field, message }) => {
-      this.problem({ ...source.position([...path, ...parseField(field)]), object: name, field, message });
+      if (said.has(field)) return;
+      const at = source.position([...path, ...parseField(field)]);
+      this.problem({ ...at, object: `${kind} ${name}`, field, message });
     });
     if (object === undefined) return;
     const { file, line } = source.position(path);
-    this.objects.push({ object, file, line });
+    this.objects.push({
+      object,
+      file,
+      line,
+      value: value as Record<string, unknown>,
+      position: (field) => {
+        const at = source.position([...path, ...parseField(field)]);
+        return { line: at.line, column: at.column };
+      },
+    });
   }
+}
+
+function nameOf(kind: Kind, value: object): string {
+  const { metadata } = value as { metadata?: unknown };
+  const { name, namespace } = (metadata ?? {}) as { name?: unknown; namespace?: unknown };
+  if (typeof name !== 'string') return kind;
+  return typeof namespace === 'string' ? `${kind} ${namespace}/${name}` : `${kind} ${name}`;
+}
+
+/** Steps to `spec.ports[0].name`, `metadata.labels["a.b/c"]`. */
+function printField(path: Path): string {
+  let text = '';
+  for (const step of path) {
+    if (typeof step === 'number') text += `[${step}]`;
+    else if (/^[\w-]+$/.test(step)) text += text === '' ? step : `.${step}`;
+    else text += `["${step}"]`;
+  }
+  return text;
 }
 
 /** Finds where in a file a field stands. */
@@ -165,6 +263,20 @@ class Source {
     this.file = file;
     this.document = document;
     this.lines = lines;
+  }
+
+  /** The key of a field, not its value. */
+  keyPosition(path: Path): { file: string; line: number; column: number } {
+    const parent: unknown =
+      path.length === 1 ? this.document.contents : this.document.getIn(path.slice(0, -1), true);
+    if (isMap(parent)) {
+      const pair = parent.items.find(({ key }) => isScalar(key) && key.value === path.at(-1));
+      if (pair !== undefined && isScalar(pair.key) && pair.key.range) {
+        const { line, col } = this.lines.linePos(pair.key.range[0]);
+        return { file: this.file, line, column: col };
+      }
+    }
+    return this.position(path);
   }
 
   /** The field, or what comes nearest to it if it is not there. */

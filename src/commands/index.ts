@@ -26,6 +26,11 @@ export const commands: readonly Command[] = [
     load: () => import('./demo.ts'),
   },
   {
+    name: 'render',
+    summary: 'print the rules that a node makes of manifests or a cluster; check them; compare two versions',
+    load: () => import('./render.ts'),
+  },
+  {
     name: 'lab',
     summary: 'a small cluster on this machine: to try things, and to play scenario files',
     load: () => import('./lab.ts'),

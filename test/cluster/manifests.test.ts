@@ -41,8 +41,8 @@ test('documents and lists become objects; bad entries are named with file, line 
     ['Service shop/web 1', 'EndpointSlice shop/web-1 19'],
   );
   assert.deepEqual(problems.map(formatProblem), [
-    'shop.yaml:12:13: shop/web spec.ports[1].port: 99999 is not a port (1-65535); the entry is skipped',
-    'shop.yaml:23:57: shop/web-1 endpoints[1].addresses: list expected, got 7; the entry is skipped',
+    'shop.yaml:12:13: Service shop/web spec.ports[1].port: 99999 is not a port (1-65535); the entry is skipped',
+    'shop.yaml:23:57: EndpointSlice shop/web-1 endpoints[1].addresses: list expected, got 7; the entry is skipped',
   ]);
   assert.deepEqual([...ignored], [['Deployment', 1]]);
   const slice = objects[1]?.object;

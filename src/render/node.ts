@@ -1,0 +1,97 @@
+/** The node that rules are made for: a Node object says who and where it is; flags say what it leaves open. */
+import type { Family, Node } from '../api/objects.ts';
+import type { ProxyConfig } from '../config/types.ts';
+import type { DataplaneOptions } from '../dataplane/dataplane.ts';
+import { canonicalIP, familyOf } from '../services/ip.ts';
+import { localDetector } from '../services/localDetection.ts';
+import { nodeAddresses, nodeIPs, type NodeAddresses } from '../services/nodeAddresses.ts';
+import { nodePortCIDRs } from '../services/nodePortAddresses.ts';
+
+/** The part of the configuration that decides about rules. */
+export type RuleConfig = Pick<
+  ProxyConfig,
+  | 'mode'
+  | 'masqueradeBit'
+  | 'masqueradeAll'
+  | 'localhostNodePorts'
+  | 'detectLocalMode'
+  | 'clusterCIDRs'
+  | 'bridgeInterface'
+  | 'interfaceNamePrefix'
+  | 'nodePortAddresses'
+  | 'bindAddress'
+  | 'syncPeriod'
+  | 'featureGates'
+  | 'ipvs'
+  | 'portRange'
+> & { readonly conntrack: Pick<ProxyConfig['conntrack'], 'tcpBeLiberal'> };
+
+/** What flags say about the node. */
+export interface NodeFlags {
+  readonly name: string;
+  readonly ips: readonly string[];
+  readonly zone: string;
+  readonly podCIDRs: readonly string[];
+}
+
+export interface RenderNode {
+  readonly name: string;
+  readonly zone: string;
+  /** There is a Node object of this name. */
+  readonly known: boolean;
+  readonly podCIDRs: readonly string[];
+  readonly addresses: NodeAddresses;
+  /** All addresses known to be the node's, canonical, loopback too. */
+  readonly localAddresses: readonly string[];
+  /** Families in which an address of the node is known. */
+  readonly families: readonly Family[];
+}
+
+/** The node named, or the only one there is. Throws a sentence if it cannot be told which. */
+export function chooseNode(nodes: readonly Node[], flags: NodeFlags, bindAddress = ''): RenderNode {
+  if (flags.name === '' && nodes.length > 1) {
+    const names = nodes.map((node) => node.meta.name);
+    throw new Error(`there are ${nodes.length} Nodes: say which one with --node (${shorten(names)})`);
+  }
+  const node = flags.name === '' ? nodes[0] : nodes.find(({ meta }) => meta.name === flags.name);
+  const ips = node === undefined ? flags.ips.map(readIP) : nodeIPs(node);
+  const published =
+    node === undefined ? ips : node.addresses.flatMap(({ address }) => canonicalIP(address) ?? []);
+  const addresses = nodeAddresses(ips, bindAddress);
+  const local = new Set([...published, ...ips, '127.0.0.1', '::1']);
+  const families = (['IPv4', 'IPv6'] as const).filter((family) => ips.some((ip) => familyOf(ip) === family));
+  return {
+    name: node?.meta.name ?? flags.name,
+    zone: node?.zone ?? flags.zone,
+    known: node !== undefined,
+    podCIDRs: node?.podCIDRs ?? flags.podCIDRs,
+    addresses,
+    localAddresses: [...local],
+    families,
+  };
+}
+
+function readIP(text: string): string {
+  const ip = canonicalIP(text);
+  if (ip === undefined) throw new Error(`--node-ip: "${text}" is no IP address`);
+  return ip;
+}
+
+function shorten(names: readonly string[]): string {
+  return names.length <= 6
+    ? names.join(', ')
+    : `${names.slice(0, 5).join(', ')} and ${names.length - 5} more`;
+}
+
+/** What a mode is told on this node, as the daemon would tell it. */
+export function dataplaneOptions(config: RuleConfig, node: RenderNode, family: Family): DataplaneOptions {
+  return {
+    family,
+    masqueradeBit: config.masqueradeBit,
+    masqueradeAll: config.masqueradeAll,
+    localDetector: localDetector(family, { ...config, nodePodCIDRs: node.podCIDRs }),
+    nodeIP: node.addresses[family],
+    nodePortAddresses: nodePortCIDRs(family, config.nodePortAddresses, node.addresses),
+    syncPeriod: config.syncPeriod,
+  };
+}

@@ -1,0 +1,30 @@
+/** Userspace mode: the redirects to the process's listeners, whose ports a rendering has to make up. */
+import { parsePortRange } from '../config/portRange.ts';
+import { sortedRoutes } from '../dataplane/iptables/document.ts';
+import { fullDocument, jumpsFor } from '../dataplane/userspace/ruleSet.ts';
+import { poolsOf, routeRules, type RuleSettings, type Target } from '../dataplane/userspace/rules.ts';
+import { isLoopback } from '../services/ip.ts';
+import type { Wanted, WantedFamily } from './wanted.ts';
+
+/** Where the made-up ports begin if the configuration has no range for them. */
+const firstPort = 40_000;
+
+export function renderUserspace({ config }: Pick<Wanted, 'config'>, wanted: WantedFamily): string {
+  const { family, options, table } = wanted;
+  const ownFamily = config.bindAddress.includes(':') === (family === 'IPv6');
+  const bound = ownFamily && !['0.0.0.0', '::'].includes(config.bindAddress) ? config.bindAddress : '';
+  const hostIP = bound !== '' ? bound : isLoopback(options.nodeIP) ? '' : options.nodeIP;
+  const settings: RuleSettings = { family, detector: options.localDetector, hostIP };
+  const range = parsePortRange(config.portRange);
+  let port = range === undefined || range === 'invalid' ? firstPort : range.first;
+  const applied = new Map(
+    sortedRoutes(table.routes.values()).map((route) => {
+      const pools = route.port.protocol === 'SCTP' ? [] : poolsOf(route);
+      const host = route.port.protocol === 'UDP' ? hostIP : bound;
+      const targets: Partial<Record<'cluster' | 'local', Target>> = {};
+      for (const pool of pools) targets[pool] = { host, port: port++ };
+      return [route.port.id, routeRules(route, targets, settings)] as const;
+    }),
+  );
+  return fullDocument([], jumpsFor(options.nodePortAddresses), applied);
+}
