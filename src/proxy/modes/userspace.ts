@@ -1,6 +1,7 @@
 /** What the daemon has to know of userspace mode. */
 import { setFlagsFromString } from 'node:v8';
 import { parsePortRange } from '../../config/portRange.ts';
+import { DirectDataplane } from '../../dataplane/userspace/directDataplane.ts';
 import { PortAllocator } from '../../dataplane/userspace/portAllocator.ts';
 import { UserspaceDataplane } from '../../dataplane/userspace/userspaceDataplane.ts';
 import { Iptables } from '../../linux/iptables/iptables.ts';
@@ -12,34 +13,27 @@ import { kernelHasIPv6 } from './iptables.ts';
 const never = 2 ** 31 - 1;
 
 export const userspaceMode: ModeSupport = {
-  async usable(family) {
-    if (family === 'IPv6' && !kernelHasIPv6()) return false;
-    return (await Iptables.open(family)).usable();
-  },
+  /** Without NAT it listens on the service addresses themselves. */
+  usable: (family) => Promise.resolve(family === 'IPv4' || kernelHasIPv6()),
 
   prepare: () => Promise.resolve(),
 
-  create({ config, options, events, report, log }) {
+  async create({ config, options, events, report, log }) {
     const { extras, bindAddress, portRange } = config;
     // Collections of young objects that wait for helper threads hold all connections up where CPUs are busy.
     setFlagsFromString('--no-parallel-scavenge');
+    const settings = {
+      ...options,
+      bindAddress,
+      udpIdleTimeout: extras.udpTimeout,
+      checkInterval: extras.repairDrift ? Math.min(extras.driftCheckPeriod, never) : never,
+    };
+    const sockets = processSockets(log);
+    if (!(await (await Iptables.open(options.family)).usable()))
+      return new DirectDataplane(settings, { log, report, sockets });
     const range = parsePortRange(portRange);
-    const dataplane = new UserspaceDataplane(
-      {
-        ...options,
-        bindAddress,
-        udpIdleTimeout: extras.udpTimeout,
-        checkInterval: extras.repairDrift ? Math.min(extras.driftCheckPeriod, never) : never,
-      },
-      {
-        log,
-        events,
-        report,
-        sockets: processSockets(log),
-        // Validation refuses what is invalid.
-        ports: new PortAllocator(range === 'invalid' ? undefined : range),
-      },
-    );
-    return Promise.resolve(dataplane);
+    // Validation refuses what is invalid.
+    const ports = new PortAllocator(range === 'invalid' ? undefined : range);
+    return new UserspaceDataplane(settings, { log, events, report, sockets, ports });
   },
 };

@@ -21,9 +21,15 @@ test('portRange', () => {
 
 test('ports: each free one of the range is tried once; a released one can be had again', () => {
   const ports = new PortAllocator({ first: 10, last: 14 });
-  assert.deepEqual([...ports.candidates()].sort((a, b) => a - b), [10, 11, 12, 13, 14]);
+  assert.deepEqual(
+    [...ports.candidates()].sort((a, b) => a - b),
+    [10, 11, 12, 13, 14],
+  );
   ports.claim(12);
-  assert.deepEqual([...ports.candidates()].sort((a, b) => a - b), [10, 11, 13, 14]);
+  assert.deepEqual(
+    [...ports.candidates()].sort((a, b) => a - b),
+    [10, 11, 13, 14],
+  );
   ports.release(12);
   assert.equal([...ports.candidates()].length, 5);
   assert.deepEqual([...new PortAllocator(undefined).candidates()], [0]);

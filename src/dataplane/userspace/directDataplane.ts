@@ -1,0 +1,222 @@
+/**
+ * Userspace mode without any packet rule, for a kernel without usable NAT: service addresses become this node's own,
+ * and this process listens on each frontend. What rules decide elsewhere is decided when a connection is accepted.
+ */
+import type { Family } from '../../api/objects.ts';
+import type { Logger } from '../../log/logger.ts';
+import { cidrContains, formatAddressPort, parseCIDR, type CIDR } from '../../services/ip.ts';
+import { matchingAddresses } from '../../services/nodePortAddresses.ts';
+import type { Frontend, Route, RouteChange, ServicePortId } from '../../services/types.ts';
+import type { Dataplane, DataplaneReport, SyncRequest, SyncResult } from '../dataplane.ts';
+import { Balancer, type Pool } from './balancer.ts';
+import type { Chooser, Listener, ProxyContext } from './context.ts';
+import { FrontendIndex } from './frontendIndex.ts';
+import { ServiceAddresses } from './serviceAddresses.ts';
+import type { SocketBudget } from './socketBudget.ts';
+import { TcpListener } from './tcpListener.ts';
+import { UdpListener } from './udpListener.ts';
+import type { UserspaceOptions } from './userspaceDataplane.ts';
+
+export interface DirectDependencies {
+  readonly log: Logger;
+  readonly report: (report: DataplaneReport) => void;
+  readonly sockets: SocketBudget;
+}
+
+/** One service port. */
+interface Served {
+  route: Route;
+  readonly balancer: Balancer;
+  /** By `ip:port`. */
+  readonly listeners: Map<string, { readonly listener: Listener; readonly serviceIP: string }>;
+}
+
+const reportInterval = 1000;
+
+export class DirectDataplane implements Dataplane {
+  readonly mode = 'userspace';
+  readonly family: Family;
+  readonly #options: UserspaceOptions;
+  readonly #deps: DirectDependencies;
+  readonly #context: ProxyContext;
+  readonly #index: FrontendIndex;
+  readonly #pods: CIDR | undefined;
+  readonly #served = new Map<ServicePortId, Served>();
+  #addresses: ServiceAddresses | undefined;
+  /** This node's own, as of the last full sync. */
+  #nodeAddresses: readonly string[] = [];
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: UserspaceOptions, deps: DirectDependencies) {
+    const { family, localDetector, nodeIP, udpIdleTimeout } = options;
+    this.family = family;
+    this.#options = options;
+    this.#deps = deps;
+    this.#index = new FrontendIndex(nodeIP);
+    this.#pods = localDetector?.kind === 'cidr' ? parseCIDR(localDetector.cidr) : undefined;
+    this.#context = {
+      family,
+      log: deps.log,
+      sockets: deps.sockets,
+      refused: (reason) => deps.report({ kind: 'userspaceRefused', reason }),
+      mayDial: (endpoint, protocol) => !this.#index.has(endpoint, protocol),
+      udpIdleTimeout,
+    };
+  }
+
+  start(): Promise<void> {
+    this.#addresses = new ServiceAddresses(this.family);
+    this.#deps.log.warn(
+      'There is no usable NAT here: service addresses become addresses of this node, and this process listens on them',
+      { interface: 'lo' },
+    );
+    this.#timer = setInterval(() => {
+      const { open, limit } = this.#deps.sockets;
+      this.#deps.report({ kind: 'userspaceSockets', open, limit });
+      const now = performance.now();
+      for (const { balancer } of this.#served.values()) if (balancer.sticky) balancer.sweep(now);
+    }, reportInterval).unref();
+    return Promise.resolve();
+  }
+
+  async sync(request: SyncRequest): Promise<SyncResult> {
+    const addresses = this.#addresses;
+    if (addresses === undefined) throw new Error('userspace mode: sync before start');
+    const full = request.full || this.#nodeAddresses.length === 0;
+    if (full) this.#nodeAddresses = addresses.nodeAddresses();
+    const { routes } = request.table;
+    const changes: readonly RouteChange[] = full ? this.#allChanges(routes) : request.changes.changes;
+    // What is given up first: a frontend may move from one service port to another.
+    for (const { id, after } of changes) this.#close(addresses, id, after);
+    for (const { id, after } of changes) if (after !== undefined) await this.#open(addresses, id, after);
+    if (full) addresses.removeStrays(request.serviceCIDRs);
+    return { full };
+  }
+
+  /** Ends all connections, and takes the service addresses off this node. */
+  stop(): Promise<void> {
+    clearInterval(this.#timer);
+    for (const { listeners } of this.#served.values())
+      for (const { listener } of listeners.values()) {
+        listener.close(true);
+        this.#deps.sockets.give(1);
+      }
+    this.#served.clear();
+    this.#addresses?.close();
+    this.#addresses = undefined;
+    return Promise.resolve();
+  }
+
+  #allChanges(routes: ReadonlyMap<ServicePortId, Route>): RouteChange[] {
+    const changes: RouteChange[] = [];
+    for (const [id, { route }] of this.#served)
+      if (!routes.has(id)) changes.push({ id, before: route, after: undefined });
+    for (const [id, after] of routes) changes.push({ id, before: this.#served.get(id)?.route, after });
+    return changes;
+  }
+
+  /** Closes the listeners of `id` that `after` does not want. */
+  #close(addresses: ServiceAddresses, id: ServicePortId, after: Route | undefined): void {
+    const served = this.#served.get(id);
+    this.#index.replace(served?.route, after);
+    if (served === undefined) return;
+    const wanted = new Set(after === undefined ? [] : this.#places(after).map(({ key }) => key));
+    for (const [key, { listener, serviceIP }] of served.listeners) {
+      if (wanted.has(key)) continue;
+      served.listeners.delete(key);
+      listener.close(false);
+      this.#deps.sockets.give(1);
+      if (serviceIP !== '') addresses.give(serviceIP);
+    }
+    if (after === undefined) this.#served.delete(id);
+  }
+
+  async #open(addresses: ServiceAddresses, id: ServicePortId, route: Route): Promise<void> {
+    let served = this.#served.get(id);
+    if (served === undefined) {
+      if (route.port.protocol === 'SCTP')
+        this.#deps.log.error('SCTP cannot be proxied in userspace mode', { servicePort: route.port.name });
+      served = { route, balancer: new Balancer(), listeners: new Map() };
+      this.#served.set(id, served);
+    }
+    served.route = route;
+    const { balancer, listeners } = served;
+    balancer.set(route);
+    for (const { listener } of listeners.values()) listener.endpointsChanged((key) => balancer.has(key));
+    for (const { key, host, frontend } of this.#places(route)) {
+      if (listeners.has(key)) continue;
+      const { ip } = frontend;
+      const isOwn = ip === '' || this.#nodeAddresses.includes(ip);
+      try {
+        if (!isOwn) addresses.take(ip);
+        const listener = await this.#listen(host, served, frontend);
+        listeners.set(key, { listener, serviceIP: isOwn ? '' : ip });
+      } catch (err) {
+        if (!isOwn && addresses.has(ip)) addresses.give(ip);
+        this.#deps.log.error('Cannot listen on a frontend; it does not answer until it changes', {
+          servicePort: route.port.name,
+          frontend: key,
+          err,
+        });
+      }
+    }
+  }
+
+  async #listen(host: string, served: Served, frontend: Frontend): Promise<Listener> {
+    const { sockets } = this.#deps;
+    if (!sockets.take(1)) {
+      this.#context.refused('socket_limit');
+      throw new Error('too many open sockets');
+    }
+    try {
+      const type = frontend.protocol === 'UDP' ? UdpListener : TcpListener;
+      return await type.open({ host, port: frontend.port }, this.#context, this.#chooser(served, frontend));
+    } catch (error) {
+      sockets.give(1);
+      throw error;
+    }
+  }
+
+  /** Where a route listens. A frontend that nobody may be served on has no listener: the kernel refuses it. */
+  #places(route: Route): { key: string; host: string; frontend: Frontend }[] {
+    if (!route.hasAny || route.port.protocol === 'SCTP') return [];
+    return route.frontends.flatMap((frontend) => {
+      if (frontend.kind === 'clusterIP' && route.internal === 'drop') return [];
+      const hosts =
+        frontend.kind === 'nodePort'
+          ? matchingAddresses(this.#options.nodePortAddresses, this.#nodeAddresses).filter(
+              (ip) => !ip.startsWith('fe80:'),
+            )
+          : [frontend.ip];
+      return hosts.map((host) => ({ key: formatAddressPort(host, frontend.port), host, frontend }));
+    });
+  }
+
+  #chooser(served: Served, { kind, ip }: Frontend): Chooser {
+    const { balancer } = served;
+    return {
+      choose: (peer, again) => {
+        const address = peer.remoteAddress ?? '';
+        const pool = this.#poolFor(served.route, kind, ip, address);
+        return pool === undefined ? 'forbidden' : balancer.pick(pool, address, performance.now(), again);
+      },
+      forget: (peer) => balancer.forget(peer.remoteAddress ?? ''),
+    };
+  }
+
+  #poolFor(route: Route, kind: Frontend['kind'], ip: string, client: string): Pool | undefined {
+    const pool = (verdict: Route['internal']): Pool | undefined =>
+      verdict === 'cluster' || verdict === 'local' ? verdict : undefined;
+    if (kind === 'clusterIP') return pool(route.internal);
+    const own = client === ip || this.#nodeAddresses.includes(client);
+    if (kind === 'loadBalancerIP' && route.port.sourceRanges.length > 0 && client !== ip) {
+      const allowed = route.port.sourceRanges.some((text) => {
+        const range = parseCIDR(text);
+        return range !== undefined && cidrContains(range, client);
+      });
+      if (!allowed) return undefined;
+    }
+    if (own || (this.#pods !== undefined && cidrContains(this.#pods, client))) return 'cluster';
+    return pool(route.external);
+  }
+}

@@ -1,0 +1,83 @@
+/** Makes service addresses this node's own, so that it can listen on them: single addresses on the loopback interface. */
+import type { Family } from '../../api/objects.ts';
+import {
+  addHostAddress,
+  findLink,
+  listLinkAddresses,
+  openRouteSocket,
+  removeHostAddress,
+  type LinkName,
+} from '../../linux/netlink/route.ts';
+import type { NetlinkSocket } from '../../linux/netlink/socket.ts';
+import { cidrContains, parseCIDR } from '../../services/ip.ts';
+
+interface Entry {
+  count: number;
+  /** We put it there; others' addresses stay when no service needs them any more. */
+  readonly ours: boolean;
+}
+
+export class ServiceAddresses {
+  readonly #family: Family;
+  readonly #socket: NetlinkSocket;
+  readonly #loopback: LinkName;
+  readonly #entries = new Map<string, Entry>();
+
+  /** Throws if there is no loopback interface. */
+  constructor(family: Family) {
+    this.#family = family;
+    this.#socket = openRouteSocket();
+    const link = findLink(this.#socket, 'lo');
+    if (link === undefined) {
+      this.#socket.close();
+      throw new Error('there is no interface lo to put service addresses on');
+    }
+    this.#loopback = { index: link.index, name: 'lo' };
+  }
+
+  /** One more frontend needs the address. Throws if the kernel refuses it. */
+  take(ip: string): void {
+    const entry = this.#entries.get(ip);
+    if (entry !== undefined) entry.count++;
+    else this.#entries.set(ip, { count: 1, ours: addHostAddress(this.#socket, this.#loopback, ip) });
+  }
+
+  /** One frontend less. */
+  give(ip: string): void {
+    const entry = this.#entries.get(ip);
+    if (entry === undefined || --entry.count > 0) return;
+    this.#entries.delete(ip);
+    if (entry.ours) removeHostAddress(this.#socket, this.#loopback, ip);
+  }
+
+  has(ip: string): boolean {
+    return this.#entries.has(ip);
+  }
+
+  /** All addresses of this node, those of services left out. */
+  nodeAddresses(): string[] {
+    return listLinkAddresses(this.#socket)
+      .filter(({ family, address }) => family === this.#family && !this.#entries.has(address))
+      .map(({ address }) => address);
+  }
+
+  /** Removes what an earlier process has left: single addresses on loopback that lie in a ServiceCIDR. @returns how many */
+  removeStrays(serviceCIDRs: readonly string[]): number {
+    const cidrs = serviceCIDRs.map(parseCIDR).filter((cidr) => cidr !== undefined);
+    const length = this.#family === 'IPv4' ? 32 : 128;
+    let removed = 0;
+    for (const { family, address, index, prefixLength } of listLinkAddresses(this.#socket)) {
+      if (family !== this.#family || index !== this.#loopback.index || prefixLength !== length) continue;
+      if (this.#entries.has(address) || !cidrs.some((cidr) => cidrContains(cidr, address))) continue;
+      if (removeHostAddress(this.#socket, this.#loopback, address)) removed++;
+    }
+    return removed;
+  }
+
+  /** Takes off everything of ours. */
+  close(): void {
+    for (const [ip, { ours }] of this.#entries) if (ours) removeHostAddress(this.#socket, this.#loopback, ip);
+    this.#entries.clear();
+    this.#socket.close();
+  }
+}
