@@ -27,19 +27,15 @@ fi
 
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
-# quietly WHAT COMMAND...: what apt-get says is shown only when it fails.
-quietly() {
-  say "$1"
-  shift
-  "$@" >"$output" 2>&1 </dev/null && return 0
-  cat "$output" >&2
-  return 1
-}
-
 export DEBIAN_FRONTEND=noninteractive
+
 # shellcheck disable=SC2086 # one word a package
-if ! quietly "installing$missing" apt-get install -y --no-install-recommends $missing 2>/dev/null; then
-  quietly 'fetching the list of packages' apt-get update
-  # shellcheck disable=SC2086
-  quietly "installing$missing" apt-get install -y --no-install-recommends $missing
-fi
+install() { apt-get install -y --no-install-recommends $missing >"$output" 2>&1 </dev/null; }
+
+say "installing$missing ..."
+install && exit 0
+say 'fetching the list of packages first ...'
+apt-get update >"$output" 2>&1 </dev/null && install && exit 0
+# What apt-get says is shown only when it fails.
+cat "$output" >&2
+exit 1
