@@ -10,6 +10,8 @@ import type {
 } from '../dataplane/dataplane.ts';
 import type { Logger } from '../log/logger.ts';
 import type { PacketCounters } from '../metrics/metrics.ts';
+import type { CounterSource } from '../status/counters/source.ts';
+import type { CounterLevel } from '../status/documents.ts';
 
 export interface DataplaneContext {
   readonly config: ProxyConfig;
@@ -27,11 +29,14 @@ export interface ModeSupport {
   create(context: DataplaneContext): Promise<Dataplane>;
   /** Counters in the kernel that show up as metrics. */
   packetCounters?(): PacketCounters;
+  /** Counters of connections in the mode's rules; undefined = at this level it has none. */
+  connectionCounters?(family: Family, level: CounterLevel): CounterSource | undefined;
 }
 
 const supports: Readonly<Partial<Record<Mode, () => Promise<ModeSupport>>>> = {
   iptables: async () => (await import('./modes/iptables.ts')).iptablesMode,
   nftables: async () => (await import('./modes/nftables.ts')).nftablesMode,
+  ipvs: async () => (await import('./modes/ipvs.ts')).ipvsMode,
   userspace: async () => (await import('./modes/userspace.ts')).userspaceMode,
 };
 
@@ -48,15 +53,28 @@ export async function loadMode(mode: Mode): Promise<ModeSupport> {
 /** What a mode leaves in the kernel, and how it is removed. */
 export interface Leftovers {
   readonly mode: Mode;
-  /** Removes all of the mode's rules, in both families. Throws with everything that went wrong. */
-  remove(log: Logger): Promise<void>;
+  /**
+   * Removes all of the mode's rules, in both families, but for what it shares with the mode that is in force now.
+   * Throws with everything that went wrong.
+   */
+  remove(log: Logger, inForce?: Mode): Promise<void>;
 }
 
 /** In the order in which `--cleanup` goes through them. */
 export const leftovers: readonly Leftovers[] = [
   {
     mode: 'iptables',
-    remove: async (log) => (await import('../dataplane/iptables/cleanup.ts')).cleanup({ log }),
+    remove: async (log, inForce) => {
+      if (inForce === 'ipvs') await (await import('../dataplane/ipvs/cleanup.ts')).removeIptablesMode(log);
+      else await (await import('../dataplane/iptables/cleanup.ts')).cleanup({ log });
+    },
+  },
+  {
+    mode: 'ipvs',
+    remove: async (log, inForce) => {
+      const { cleanup } = await import('../dataplane/ipvs/cleanup.ts');
+      await cleanup({ log, ...(inForce === undefined ? {} : { inForce }) });
+    },
   },
   {
     mode: 'nftables',
@@ -71,8 +89,9 @@ export const leftovers: readonly Leftovers[] = [
   },
 ];
 
-/** Whose leftovers a start in `mode` removes: all others', but iptables and ipvs mode share chains and leave each other alone. */
+/** Whose leftovers a start in `mode` removes: all others', but for what they share with it. */
 export function leftoversRemovedBy(mode: Mode): readonly Leftovers[] {
-  const kin: readonly Mode[] = mode === 'iptables' || mode === 'ipvs' ? ['iptables', 'ipvs'] : [mode];
-  return leftovers.filter((one) => !kin.includes(one.mode));
+  return leftovers
+    .filter((one) => one.mode !== mode)
+    .map((one) => ({ mode: one.mode, remove: (log) => one.remove(log, mode) }));
 }

@@ -1,0 +1,56 @@
+/** What translation needs to know beyond routes: one value, fixed while the mode runs. */
+import type { Family } from '../../api/objects.ts';
+import type { CIDR } from '../../services/ip.ts';
+import { parseCIDR } from '../../services/ip.ts';
+import type { DataplaneOptions, LocalDetector } from '../dataplane.ts';
+
+export interface IpvsOptions extends DataplaneOptions {
+  /** Empty = rr. */
+  readonly scheduler: string;
+  /** Virtual servers in these are never deleted. CIDRs of both families; checked before. */
+  readonly excludeCIDRs: readonly string[];
+}
+
+export interface Settings {
+  readonly family: Family;
+  /** The masquerade mark: `0x4000`. */
+  readonly mark: string;
+  readonly masqueradeAll: boolean;
+  /** Matches that say "from a Pod" and "not from a Pod"; undefined where that cannot be told. */
+  readonly fromPod: { readonly is: string; readonly isNot: string } | undefined;
+  readonly nodeIP: string;
+  readonly nodePortAddresses: readonly string[];
+  readonly scheduler: string;
+  /** Of this family. */
+  readonly excluded: readonly CIDR[];
+  readonly randomFully: boolean;
+}
+
+/** Throws if the local detector cannot be a rule. */
+export function settingsOf(options: IpvsOptions, randomFully: boolean): Settings {
+  return {
+    family: options.family,
+    mark: `0x${(2 ** options.masqueradeBit).toString(16)}`,
+    masqueradeAll: options.masqueradeAll,
+    fromPod: options.localDetector === undefined ? undefined : fromPod(options.localDetector),
+    nodeIP: options.nodeIP,
+    nodePortAddresses: options.nodePortAddresses,
+    scheduler: options.scheduler === '' ? 'rr' : options.scheduler,
+    excluded: options.excludeCIDRs
+      .flatMap((text) => parseCIDR(text) ?? [])
+      .filter((cidr) => cidr.family === options.family),
+    randomFully,
+  };
+}
+
+function fromPod(detector: LocalDetector): { is: string; isNot: string } {
+  const match =
+    detector.kind === 'cidr'
+      ? `-s ${detector.cidr}`
+      : `-i ${detector.kind === 'interface' ? detector.name : `${detector.prefix}+`}`;
+  if (!/^-[si] [^\s"'\\!/]{1,43}(\/[0-9]{1,3})?$/.test(match))
+    throw new Error(
+      `detectLocal: "${match.slice(3)}" cannot be an address block or interface name in a rule`,
+    );
+  return { is: match, isNot: `! ${match}` };
+}
