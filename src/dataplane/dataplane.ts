@@ -65,6 +65,18 @@ export interface DataplaneEvents {
 
 export type { ChangeSet, Protocol, Route, RoutingTable, ServiceCIDR };
 
+/** A change of our rules by somebody else. */
+export interface ChangeByOthers {
+  /** e.g. `chain KUBE-SERVICES of nat missing`, `rule in chain dispatch removed`. */
+  readonly what: string;
+  /** What kind of thing was changed; `unknown` where only its effect was seen. */
+  readonly object: 'table' | 'chain' | 'rule' | 'jump' | 'set' | 'element' | 'unknown';
+  /** The process, e.g. `nft (pid 4711)`, where the kernel tells; else empty. */
+  readonly by: string;
+  /** It is put back at once; false with `--repair-drift=false`. */
+  readonly repairing: boolean;
+}
+
 /** What a mode reports for the metrics; the daemon maps each to the metric of the reference's name. */
 export type DataplaneReport =
   | {
@@ -84,5 +96,7 @@ export type DataplaneReport =
       readonly kind: 'userspaceRefused';
       readonly reason: 'socket_limit' | 'no_endpoint_answers' | 'not_allowed';
     }
+  /** Somebody else removed or changed rules of ours. */
+  | ({ readonly kind: 'changedByOthers' } & ChangeByOthers)
   /** Rules that somebody else removed or changed were put back. */
   | { readonly kind: 'repaired'; readonly what: string };

@@ -61,6 +61,7 @@ export class Metrics {
   private readonly skippedObjects: Counter<'reason'>;
   private readonly syncFailures: Counter<'ip_family'>;
   private readonly repairs: Counter<'ip_family'>;
+  private readonly foreignChanges: Counter<'ip_family' | 'object'>;
   private readonly openSockets: Gauge | undefined;
   private readonly socketLimit: Gauge | undefined;
   private readonly refused: Counter<'reason' | 'ip_family'> | undefined;
@@ -205,6 +206,12 @@ export class Metrics {
       labelNames: ['ip_family'],
       registers: this.registers,
     });
+    this.foreignChanges = new Counter({
+      name: 'pointsman_foreign_changes_total',
+      help: 'Changes of our rules by somebody else, by the kind of object that was changed.',
+      labelNames: ['ip_family', 'object'],
+      registers: this.registers,
+    });
     this.repairs = new Counter({
       name: 'pointsman_repairs_total',
       help: 'Times that rules which somebody else removed or changed were put back.',
@@ -292,6 +299,9 @@ export class Metrics {
         return;
       case 'userspaceRefused':
         this.refused?.inc({ reason: report.reason, ip_family });
+        return;
+      case 'changedByOthers':
+        this.foreignChanges.inc({ ip_family, object: report.object });
         return;
       case 'repaired':
         this.repairs.inc({ ip_family });

@@ -15,6 +15,7 @@ import { RouteTracker } from '../services/routeTracker.ts';
 import type { Problem } from '../services/types.ts';
 import type { ModeSupport } from './dataplanes.ts';
 import { FamilyProxy } from './familyProxy.ts';
+import { ForeignChanges } from './foreignChanges.ts';
 import type { ProxyHealth } from './proxyHealth.ts';
 import { ServiceHealth } from './serviceHealth.ts';
 
@@ -30,6 +31,8 @@ export interface FamilyBuild {
   readonly log: Logger;
   /** A health-check node port could not be opened; `note` is the event's text. */
   readonly serviceEvent: (namespace: string, name: string, note: string) => void;
+  /** Somebody else changed rules of ours; `note` is the event's text. Called rarely, however often that happens. */
+  readonly rulesChanged: (note: string) => void;
   /** Every family has synced once. */
   readonly allSynced: () => void;
 }
@@ -107,13 +110,23 @@ async function buildFamily(
     });
   const metrics = build.metrics.family(family);
   const cidrs = options.nodePortAddresses;
+  const foreign = new ForeignChanges({
+    family,
+    mode: config.mode,
+    log,
+    event: build.rulesChanged,
+    now: () => performance.now(),
+  });
   // The mode may call back before its proxy exists.
   let proxy: FamilyProxy | undefined;
   const dataplane = await mode.create({
     config,
     options,
     events: { resync: (reason) => proxy?.resync(reason) },
-    report: (report) => metrics.report(report),
+    report: (report) => {
+      metrics.report(report);
+      if (report.kind === 'changedByOthers') foreign.take(report);
+    },
     log,
   });
   await dataplane.start();

@@ -36,6 +36,11 @@ export class NodeEvents {
     this.node('Warning', 'IPVSDeprecation', note);
   }
 
+  /** Somebody else changed rules of ours. */
+  rulesChanged(note: string): void {
+    this.node('Warning', 'ServiceRulesChanged', note, 'WatchRules');
+  }
+
   /** A health-check node port could not be opened. */
   serviceHealthFailed(namespace: string, name: string, note: string): void {
     this.recorder.record(
@@ -49,8 +54,13 @@ export class NodeEvents {
     return this.recorder.flush(1000);
   }
 
-  private node(type: 'Normal' | 'Warning', reason: string, note: string): void {
+  private node(
+    type: 'Normal' | 'Warning',
+    reason: string,
+    note: string,
+    action: 'StartKubeProxy' | 'WatchRules' = 'StartKubeProxy',
+  ): void {
     const subject = { kind: 'Node', namespace: '', name: this.nodeName } as const;
-    this.recorder.record(subject, { type, reason, action: 'StartKubeProxy', note });
+    this.recorder.record(subject, { type, reason, action, note });
   }
 }

@@ -60,6 +60,7 @@ export async function runProxy(config: ProxyConfig, log: DaemonLog): Promise<num
     metrics,
     log,
     serviceEvent: (namespace, service, text) => events.serviceHealthFailed(namespace, service, text),
+    rulesChanged: (note) => events.rulesChanged(note),
     // The new mode's rules are in force before what other modes have left goes.
     allSynced: () => {
       void removeLeftovers(log, leftoversRemovedBy(config.mode)).finally(() =>

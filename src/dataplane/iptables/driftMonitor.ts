@@ -18,6 +18,8 @@ export interface DriftMonitorOptions {
   readonly fingerprint: Fingerprint;
   readonly check: () => Promise<DriftCheck>;
   readonly onDrift: (what: string) => void;
+  /** False: what is found wrong stays so, and is told once; rules are read again when somebody touches them again. */
+  readonly repairs?: boolean;
   readonly log: Logger;
 }
 
@@ -35,6 +37,8 @@ export class DriftMonitor {
   #own: string | undefined;
   /** A check has found our own rules right at least once: this iptables prints them as we expect. */
   #tried = false;
+  /** What is wrong and stays so, where nothing is repaired. */
+  #left: string | undefined;
   /** What a check found wrong though nobody had touched the rules: a misreading, not believed again. */
   readonly #misread = new Set<string>();
 
@@ -106,7 +110,13 @@ export class DriftMonitor {
       if (wrong === undefined || this.#misread.has(wrong)) {
         this.#tried ||= complete;
         this.#verified = complete ? seen : undefined;
+        this.#left = undefined;
         return undefined;
+      }
+      if (this.#options.repairs === false) {
+        this.#verified = seen;
+        if (wrong === this.#left) return undefined;
+        this.#left = wrong;
       }
       this.#options.onDrift(wrong);
       return wrong;

@@ -6,6 +6,7 @@ import { AccountingCounters } from '../../linux/netlink/nfacct.ts';
 import { conntrackBeLiberal } from '../../linux/sysctl.ts';
 import type { Logger } from '../../log/logger.ts';
 import type {
+  ChangeByOthers,
   Dataplane,
   DataplaneEvents,
   DataplaneOptions,
@@ -44,6 +45,8 @@ export interface IptablesDependencies {
   readonly iptables?: IptablesOptions;
   /** Milliseconds between two looks for changes by others; default 4 s. */
   readonly checkInterval?: number;
+  /** What somebody else changed is put back; default true. If false, it is reported only. */
+  readonly repairDrift?: boolean;
 }
 
 const defaultCheckInterval = 4000;
@@ -107,7 +110,11 @@ export class IptablesDataplane implements Dataplane {
         iptables,
       ),
       check: async () => await this.#check(iptables),
+      repairs: this.#deps.repairDrift ?? true,
       onDrift: (what) => {
+        const repairing = this.#deps.repairDrift ?? true;
+        this.#deps.report({ kind: 'changedByOthers', what, object: objectOf(what), by: '', repairing });
+        if (!repairing) return;
         this.#drift = what;
         this.#deps.events.resync(`iptables rules of ${this.family} were changed by somebody else: ${what}`);
       },
@@ -398,6 +405,12 @@ export class IptablesDataplane implements Dataplane {
     this.#deps.report({ kind: 'iptablesRules', table: 'filter', total: mirror.filter, last: written.filter });
     this.#deps.report({ kind: 'iptablesRules', table: 'nat', total: mirror.nat, last: written.nat });
   }
+}
+
+/** What kind of thing a plan would write for that reason. */
+function objectOf(what: string): ChangeByOthers['object'] {
+  if (what.startsWith('chain')) return 'chain';
+  return what.startsWith('jump') ? 'jump' : 'rule';
 }
 
 function ownAddresses(): readonly string[] {

@@ -15,13 +15,15 @@ import { Plan } from './plan.ts';
 import { probe } from './probe.ts';
 import { Reconciliation } from './reconciliation.ts';
 import { forgottenClients } from './stickyClients.ts';
-import { TableWatch } from './tableWatch.ts';
+import { TableWatch, type ForeignTransaction } from './tableWatch.ts';
 
 /** What the mode uses of the machine; all but the first three have the real thing as their default. */
 export interface NftablesDependencies {
   readonly log: Logger;
   readonly report: (report: DataplaneReport) => void;
   readonly events: DataplaneEvents;
+  /** What somebody else changed is put back; default true. If false, it is reported only. */
+  readonly repairDrift?: boolean;
   /** Canonical addresses of this node's interfaces. */
   readonly localAddresses?: () => readonly string[];
   /** Calls back when an address comes or goes, until the function returned is called. */
@@ -65,6 +67,9 @@ export class NftablesDataplane implements Dataplane {
   #serviceCIDRs: readonly Element[] = [];
   #nodeAddresses: readonly Element[] = [];
   #syncing = false;
+  /** The kernel is being compared with what is wanted: a change meanwhile makes that void, repairs or not. */
+  #comparing = false;
+  readonly #repairs: boolean;
   #addressesDirty = false;
   /** What somebody else changed, until a full sync has put it right. */
   #drift: string | undefined;
@@ -82,6 +87,7 @@ export class NftablesDataplane implements Dataplane {
     this.#options = options;
     this.#deps = deps;
     this.#log = deps.log;
+    this.#repairs = deps.repairDrift ?? true;
     this.#removesChainsAtOnce = deps.removesChainsAtOnce ?? kernelIsAtLeast(6, 2);
     // Fails here and not in a sync if the local detector cannot be a rule.
     this.#layout = makeLayout(options);
@@ -221,6 +227,20 @@ export class NftablesDataplane implements Dataplane {
       throw new Error('nftables mode: sync before start');
     watch.drain();
     watch.foreign = undefined;
+    this.#comparing = true;
+    try {
+      await this.#compare(request, nft, watch, reader);
+    } finally {
+      this.#comparing = false;
+    }
+  }
+
+  async #compare(
+    request: SyncRequest,
+    nft: NftSocket,
+    watch: TableWatch,
+    reader: NetlinkSocket,
+  ): Promise<void> {
     this.#addressesDirty = false;
     // What of them is still there and unused is found again.
     this.#discarded.clear();
@@ -255,7 +275,8 @@ export class NftablesDataplane implements Dataplane {
     if (batch.empty) return;
     for (let attempt = 1; ; attempt++) {
       watch.drain();
-      if (watch.foreign !== undefined) throw new ForeignChange(watch.foreign);
+      if (watch.foreign !== undefined && (this.#repairs || this.#comparing))
+        throw new ForeignChange(watch.foreign);
       try {
         nft.commit(batch, { generation: watch.generation });
         return;
@@ -266,7 +287,15 @@ export class NftablesDataplane implements Dataplane {
     }
   }
 
-  #foreignChange(change: string): void {
+  #foreignChange({ what: change, object, by }: ForeignTransaction): void {
+    const repairing = this.#repairs;
+    this.#deps.report({ kind: 'changedByOthers', what: change, object, by, repairing });
+    if (!repairing) {
+      if (!this.#comparing && this.#watch !== undefined) this.#watch.foreign = undefined;
+      return;
+    }
+    // The first change since the last repair names the rest.
+    if (this.#drift !== undefined) return;
     this.#drift = change;
     // The sync that is on will see it, and starts again.
     if (this.#syncing) return;

@@ -3,6 +3,7 @@
  * it was made for another one, and changes that somebody else made.
  */
 import { NFNL_SUBSYS_NFTABLES, messageTypes } from '../../linux/netlink/nftables/batch.ts';
+import type { ChangeByOthers } from '../dataplane.ts';
 import { familyNumber, type TableName } from '../../linux/netlink/nftables/objects.ts';
 import { readEvent, type NftEvent } from '../../linux/netlink/nftables/socket.ts';
 import { NFGENMSG_LENGTH, attributesOf, type Message } from '../../linux/netlink/message.ts';
@@ -15,6 +16,9 @@ const newGeneration = (NFNL_SUBSYS_NFTABLES << 8) | messageTypes.newGeneration;
 const tableAttribute = 1;
 const what = 'read nftables events';
 
+/** What somebody else's transaction did to our table. */
+export type ForeignTransaction = Pick<ChangeByOthers, 'what' | 'object' | 'by'>;
+
 export class TableWatch {
   /** The ruleset's generation as of the last event. */
   generation: number;
@@ -22,7 +26,10 @@ export class TableWatch {
   foreign: string | undefined;
   readonly #table: TableName;
   readonly #ownPort: number;
-  readonly #onForeign: (change: string) => void;
+  readonly #onForeign: (change: ForeignTransaction) => void;
+  /** Changes of a foreign transaction whose end, which names the process, has not come yet. */
+  #unfinished: { readonly what: string; readonly object: ChangeByOthers['object'] } | undefined;
+  #unfinishedChanges = 0;
   readonly #socket = new NetlinkSocket({
     protocol: NETLINK_NETFILTER,
     groups: eventGroups,
@@ -33,13 +40,13 @@ export class TableWatch {
    * Opened in the network namespace of the thread at this moment.
    * @param ownPort port id of the socket that commits our transactions
    * @param generation reads the ruleset's generation; called once, when the watch listens already
-   * @param onForeign told from the event loop, once for each change that becomes `foreign`
+   * @param onForeign told at the end of each foreign transaction that changed our table
    */
   constructor(
     table: TableName,
     ownPort: number,
     generation: () => number,
-    onForeign: (change: string) => void,
+    onForeign: (change: ForeignTransaction) => void,
   ) {
     this.#table = table;
     this.#ownPort = ownPort;
@@ -47,14 +54,14 @@ export class TableWatch {
     this.generation = generation();
     this.#socket.subscribe(
       (message) => this.#take(message),
-      (reason) => this.#notice(`events were lost: ${reason}`),
+      (reason) => this.#lost(reason),
     );
   }
 
   /** Takes in what has happened up to now. */
   drain(): void {
     if (!this.#socket.drain(what, (message) => this.#take(message)))
-      this.#notice('events were lost: the receive buffer was full');
+      this.#lost('the receive buffer was full');
   }
 
   close(): void {
@@ -64,18 +71,40 @@ export class TableWatch {
   #take(message: Message): void {
     if (message.type === newGeneration) {
       const reader = attributesOf(message, NFGENMSG_LENGTH);
-      while (reader.next()) if (reader.type === 1) this.generation = reader.u32();
+      let processId = 0;
+      let processName = '';
+      while (reader.next()) {
+        if (reader.type === 1) this.generation = reader.u32();
+        else if (reader.type === 2) processId = reader.u32();
+        else if (reader.type === 3) processName = reader.string();
+      }
+      this.#end(processName === '' ? '' : `${processName} (pid ${processId})`);
       return;
     }
     if (message.portId === this.#ownPort || !this.#concerns(message)) return;
     const event = readEvent(message);
-    if (event !== undefined) this.#notice(describe(event));
+    if (event === undefined || event.kind === 'generation') return;
+    this.#unfinishedChanges++;
+    this.#unfinished ??= describe(event);
+    this.foreign ??= this.#unfinished.what;
   }
 
-  #notice(change: string): void {
-    if (this.foreign !== undefined) return;
-    this.foreign = change;
-    this.#onForeign(change);
+  /** A transaction is over: theirs, if there was anything of it. */
+  #end(by: string): void {
+    const change = this.#unfinished;
+    if (change === undefined) return;
+    const more = this.#unfinishedChanges - 1;
+    this.#unfinished = undefined;
+    this.#unfinishedChanges = 0;
+    const text =
+      more === 0 ? change.what : `${change.what} (and ${more} more ${more === 1 ? 'change' : 'changes'})`;
+    this.#onForeign({ what: text, object: change.object, by });
+  }
+
+  #lost(reason: string): void {
+    const change = `events were lost: ${reason}`;
+    this.foreign ??= change;
+    this.#onForeign({ what: change, object: 'unknown', by: '' });
   }
 
   /** Without decoding the rest: the other family's proxy and other programs may write a lot. */
@@ -88,11 +117,14 @@ export class TableWatch {
   }
 }
 
-function describe(event: NftEvent): string {
-  if (event.kind === 'generation') return 'generation';
+function describe(event: Exclude<NftEvent, { readonly kind: 'generation' }>): {
+  readonly what: string;
+  readonly object: ChangeByOthers['object'];
+} {
   const verb = event.added ? 'added' : 'removed';
-  if (event.kind === 'elements') return `elements of ${event.elements.set} ${verb}`;
+  if (event.kind === 'elements')
+    return { what: `elements of ${event.elements.set} ${verb}`, object: 'element' };
   const { object } = event;
-  if (object.kind === 'rule') return `rule in chain ${object.chain} ${verb}`;
-  return `${object.kind} ${object.name} ${verb}`;
+  if (object.kind === 'rule') return { what: `rule in chain ${object.chain} ${verb}`, object: 'rule' };
+  return { what: `${object.kind} ${object.name} ${verb}`, object: object.kind };
 }

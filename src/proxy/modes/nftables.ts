@@ -25,7 +25,10 @@ export const nftablesMode: ModeSupport = {
 
   create({ config, options, events, report, log }) {
     const { serviceCounters, nftablesLocalhostNodePorts, udpTimeout: udpIdleTimeout } = config.extras;
-    const dataplane = new NftablesDataplane({ ...options, serviceCounters }, { events, report, log });
+    const dataplane = new NftablesDataplane(
+      { ...options, serviceCounters },
+      { events, report, log, repairDrift: config.extras.repairDrift },
+    );
     if (!nftablesLocalhostNodePorts) return Promise.resolve(dataplane);
     const { family } = options;
     const sockets = processSockets(log);

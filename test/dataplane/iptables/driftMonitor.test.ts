@@ -6,7 +6,10 @@ import { openFingerprint } from '../../../src/linux/iptables/fingerprint.ts';
 import { silentLogger } from '../../../src/log/logger.ts';
 import { World } from './harness.ts';
 
-function monitorOf(check: () => DriftCheck): {
+function monitorOf(
+  check: () => DriftCheck,
+  repairs = true,
+): {
   monitor: DriftMonitor;
   kernel: { generation: number };
   drifts: string[];
@@ -32,6 +35,7 @@ function monitorOf(check: () => DriftCheck): {
       return Promise.resolve(check());
     },
     onDrift: (what) => drifts.push(what),
+    repairs,
     log: { ...silentLogger, warn: (message) => warnings.push(message) },
   });
   return { monitor, kernel, drifts, warnings, checks: () => checks };
@@ -135,3 +139,25 @@ for (const [backend, family] of [
     assert.equal(fingerprint.read(), undefined);
   });
 }
+
+test('where nothing is repaired, what is wrong is told once, and again if it changes or comes back', async () => {
+  let wrong: string | undefined;
+  const { monitor, kernel, drifts, checks } = monitorOf(() => ({ wrong, complete: true }), false);
+  sync(monitor, kernel, 1, 0, true);
+  await monitor.look();
+  const touch = async (now: string | undefined): Promise<void> => {
+    wrong = now;
+    kernel.generation++;
+    for (let i = 0; i < 3; i++) await monitor.look();
+  };
+  await touch('chain A missing');
+  assert.deepEqual(drifts, ['chain A missing']);
+  const before = checks();
+  await monitor.look();
+  assert.equal(checks(), before, 'nobody has touched the rules since');
+  await touch('chain A missing');
+  await touch('chain B missing');
+  await touch(undefined);
+  await touch('chain B missing');
+  assert.deepEqual(drifts, ['chain A missing', 'chain B missing', 'chain B missing']);
+});

@@ -397,3 +397,27 @@ test('canonical text is the same for rules written and printed', () => {
   assert.notEqual(canonicalRule('-s 10.0.0.1 -j X'), canonicalRule('! -s 10.0.0.1 -j X'));
   assert.notEqual(canonicalRule('-m mark ! --mark 1 -j X'), canonicalRule('-m mark --mark 1 -j X'));
 });
+
+test('with repairs off, a change is reported and left', async () => {
+  const world = new World('nft');
+  try {
+    const dataplane = world.dataplane({}, { repairDrift: false });
+    await dataplane.start();
+    const driver = new Driver(dataplane);
+    await driver.to(makeTable([]), true);
+    assert.equal(await dataplane.lookForDrift(), undefined);
+    world.iptables('-t nat -F KUBE-SERVICES');
+    const wrong = await dataplane.lookForDrift();
+    assert.ok(wrong !== undefined);
+    assert.deepEqual(
+      world.reports.filter(({ kind }) => kind === 'changedByOthers'),
+      [{ kind: 'changedByOthers', what: wrong, object: 'rule', by: '', repairing: false }],
+    );
+    assert.deepEqual(world.resyncs, []);
+    assert.equal(await dataplane.lookForDrift(), undefined, 'told once');
+    assert.deepEqual(world.rules()['nat KUBE-SERVICES'], []);
+    await dataplane.stop();
+  } finally {
+    world.close();
+  }
+});

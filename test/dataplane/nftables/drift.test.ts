@@ -1,0 +1,93 @@
+/** Changes of the table by others: who did what, how soon it is put back, and that it is left where nothing is to be repaired. */
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { makeRoute, makeTable } from '../iptables/routes.ts';
+import { workedExample } from './examples.ts';
+import { World } from './harness.ts';
+import { listTable } from './listing.ts';
+
+const worlds: World[] = [];
+after(async () => {
+  for (const world of worlds) await world.close();
+});
+
+function makeWorld(): World {
+  const world = new World();
+  worlds.push(world);
+  return world;
+}
+
+const example = makeTable(workedExample);
+
+function changes(world: World): string[] {
+  return world.reports.flatMap((report) => {
+    if (report.kind !== 'changedByOthers') return [];
+    const { what, object, by, repairing } = report;
+    return [`${object}: ${what}, by ${by.replace(/\d+/, 'N')}, ${repairing ? 'repairing' : 'left'}`];
+  });
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  for (let i = 0; i < 200 && !condition(); i++) await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.ok(condition());
+}
+
+test('what was changed and by which process is told, and put back within a second', async (context) => {
+  const world = makeWorld();
+  const driver = await world.start();
+  await driver.to(example, true);
+  const expected = listTable(world);
+  const repaired = new Promise<void>((resolve, reject) => {
+    world.onResync = () => void driver.full().then(() => resolve(), reject);
+  });
+  world.nftScript('flush chain ip kube-proxy dispatch\nadd chain ip kube-proxy mine\n');
+  const begun = performance.now();
+  await repaired;
+  const time = performance.now() - begun;
+  context.diagnostic(`repaired ${time.toFixed(1)} ms after nft had ended`);
+  assert.ok(time < 1000, `${time} ms`);
+  assert.deepEqual(listTable(world), expected);
+  assert.deepEqual(changes(world), [
+    'rule: rule in chain dispatch removed (and 3 more changes), by nft (pid N), repairing',
+  ]);
+  assert.equal(world.reports.at(-1)?.kind, 'repaired');
+});
+
+test('each foreign transaction is told once; our own and those of other tables are not', async () => {
+  const world = makeWorld();
+  const driver = await world.start({}, { repairDrift: false });
+  await driver.to(example, true);
+  world.nft('add', 'table', 'ip', 'other');
+  world.nft('flush', 'chain', 'ip', 'kube-proxy', 'dispatch');
+  world.nft('add', 'element', 'ip', 'kube-proxy', 'frontends', '{ 1.2.3.4 . tcp . 5 : drop }');
+  world.nft('add', 'set', 'ip', 'kube-proxy', 'mine', '{ type mark; }');
+  await until(() => changes(world).length >= 3);
+  assert.deepEqual(
+    changes(world).map((text) => text.replace(/ \(and \d+ more changes\)/, '')),
+    [
+      'rule: rule in chain dispatch removed, by nft (pid N), left',
+      'element: elements of frontends added, by nft (pid N), left',
+      'set: set mine added, by nft (pid N), left',
+    ],
+  );
+});
+
+test('with repairs off, changes stay, and our own go on in single transactions', async () => {
+  const world = makeWorld();
+  const driver = await world.start({}, { repairDrift: false });
+  await driver.to(example, true);
+  world.onResync = () => assert.fail('no repair is wanted');
+  world.nft('insert', 'rule', 'ip', 'kube-proxy', 'dispatch', 'ip daddr 192.0.2.77 drop');
+  // Once before the event loop has told of it, once after.
+  const more = makeRoute({ name: 'default/new', clusterIP: '10.96.1.1', port: 9, endpoints: ['10.0.0.9:9'] });
+  assert.deepEqual(await driver.to(makeTable([...workedExample, more])), { full: false });
+  await until(() => changes(world).length === 1);
+  assert.deepEqual(await driver.to(example), { full: false });
+  assert.match(world.list(), /ip daddr 192\.0\.2\.77 drop/);
+  assert.doesNotMatch(world.list(), /10\.96\.1\.1/);
+  assert.deepEqual(world.resyncs, []);
+  assert.ok(!world.reports.some(({ kind }) => kind === 'repaired'));
+  // A full sync, at its long interval, puts everything right all the same.
+  await driver.full();
+  assert.doesNotMatch(world.list(), /192\.0\.2\.77/);
+});
