@@ -68,6 +68,7 @@ interface Sync {
 }
 
 const settle = 25;
+const warmUp = 50;
 
 export async function measure(
   stage: Stage,
@@ -85,6 +86,8 @@ export async function measure(
     await sleep(5000);
     const settled = memory(peer.pid).resident;
     const changes: Partial<Record<Kind, Change>> = {};
+    // A proxy that has been up for a while has compiled what it runs often.
+    if (plan.changes > 0) await changeMany(stage, peer, own, { ...plan, changes: warmUp }, 'replaced');
     for (const kind of kinds) {
       if (plan.changes > 0) changes[kind] = await changeMany(stage, peer, own, plan, kind);
     }
