@@ -62,6 +62,7 @@ conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeou
       this.options.program,
       'run',
       `--config=${this.config}`,
+      '--socket-path=',
     ]);
   }
 

@@ -21,6 +21,16 @@ export const commands: readonly Command[] = [
     load: () => import('./run.ts'),
   },
   {
+    name: 'status',
+    summary: 'what the proxy of this node does: health, Services, endpoints, problems, the last changes',
+    load: () => import('./status.ts'),
+  },
+  {
+    name: 'top',
+    summary: 'new connections per second by Service and endpoint, as they come',
+    load: () => import('./top.ts'),
+  },
+  {
     name: 'demo',
     summary: 'watch it at work: a cluster on this machine, real traffic, the rules that move it (needs root)',
     load: () => import('./demo.ts'),

@@ -21,6 +21,7 @@ export interface FlagTypes {
   /** A Kubernetes quantity, as written. */
   quantity: string;
   version: string;
+  counterLevel: 'off' | 'services' | 'endpoints';
 }
 
 export interface FlagSpec {
@@ -458,11 +459,19 @@ export const flagTable = [
 
   {
     name: 'service-counters',
-    kind: 'bool',
-    default: 'false',
+    kind: 'counterLevel',
+    default: 'off',
     group: extra,
     withFile: true,
-    help: 'count packets and bytes per service (nftables)',
+    help: 'new connections in the metrics: off, services (by service port) or endpoints (by endpoint too)',
+  },
+  {
+    name: 'socket-path',
+    kind: 'string',
+    default: '/run/pointsman/pointsman.sock',
+    group: extra,
+    withFile: true,
+    help: 'unix socket for pointsman status, top and explain; empty = none',
   },
   {
     name: 'nftables-localhost-nodeports',

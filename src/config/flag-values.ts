@@ -49,6 +49,11 @@ export const parsers: Parsers = {
     if (text === 'raw' || text.startsWith('v')) return text;
     return String(parseBool(text));
   },
+  counterLevel: (text) => {
+    if (text !== 'off' && text !== 'services' && text !== 'endpoints')
+      throw new Error(`"${text}" is none of off, services, endpoints`);
+    return text;
+  },
 };
 
 export const printers: Printers = {
@@ -68,6 +73,7 @@ export const printers: Printers = {
   vmodule: (value) => value.map((rule) => `${rule.filePattern}=${rule.verbosity}`).join(','),
   quantity: (value) => value,
   version: (value) => value,
+  counterLevel: (value) => value,
 };
 
 function parseBool(text: string): boolean {

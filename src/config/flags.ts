@@ -180,6 +180,7 @@ const wordOf: Readonly<Partial<Record<FlagKind, string>>> = {
   gates: 'LIST',
   vmodule: 'LIST',
   quantity: 'SIZE',
+  counterLevel: 'LEVEL',
 };
 
 function term(option: Option): string {

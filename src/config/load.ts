@@ -192,6 +192,7 @@ function finish(settings: Settings, flags: ParsedFlags, notices: string[], warni
     reportedVersion: reportedVersion(values.version),
     extras: {
       serviceCounters: values['service-counters'],
+      socketPath: values['socket-path'],
       nftablesLocalhostNodePorts: values['nftables-localhost-nodeports'],
       repairDrift: values['repair-drift'],
       driftCheckPeriod: values['drift-check-period'],

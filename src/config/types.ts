@@ -75,8 +75,10 @@ export interface WinkernelConfig {
 
 /** Settings kube-proxy does not have: flags only, never in the file, never needed. */
 export interface ExtraConfig {
-  /** Count packets and bytes per service in nftables mode. */
-  readonly serviceCounters: boolean;
+  /** New connections in the metrics: by service port, by endpoint too, or not at all. */
+  readonly serviceCounters: 'off' | 'services' | 'endpoints';
+  /** Where the daemon answers `pointsman status`; empty = nowhere. */
+  readonly socketPath: string;
   /** Node ports answer on 127.0.0.1 and ::1 in nftables mode too (iptables mode has `localhostNodePorts`). */
   readonly nftablesLocalhostNodePorts: boolean;
   /** Rules that somebody else removed or changed are put back. */

@@ -48,9 +48,8 @@ export function flagWarnings(flags: ParsedFlags, settings: Readonly<Settings>): 
 /** About settings of ours that the mode does not have, with or without a file. */
 export function extraWarnings(flags: ParsedFlags, settings: Readonly<Settings>): string[] {
   const nftables = settings.mode === 'nftables';
-  const names: FlagName[] = nftables
-    ? ['drift-check-period']
-    : ['service-counters', 'nftables-localhost-nodeports'];
+  const names: FlagName[] = nftables ? ['drift-check-period'] : ['nftables-localhost-nodeports'];
+  if (settings.mode !== 'iptables' && !nftables) names.push('service-counters');
   // Both proxy UDP in this process, the second on localhost.
   const proxies = settings.mode === 'userspace' || (nftables && flags.values['nftables-localhost-nodeports']);
   if (!proxies) names.push('udp-timeout');
@@ -86,7 +85,8 @@ export function fileWarnings(flags: ParsedFlags, document: Document, settings: R
   const ignored = (path: string, isSet: boolean, why = inactive): void => {
     if (isSet) warnings.push(`${path} is ignored: ${why}`);
   };
-  if (mode !== 'iptables') {
+  // Userspace mode has no section of its own: its periods are those of iptables mode, as they always were.
+  if (mode !== 'iptables' && mode !== 'userspace') {
     ignored('iptables.syncPeriod', differs(iptables.syncPeriod, 30_000));
     ignored('iptables.minSyncPeriod', differs(iptables.minSyncPeriod, 1000));
     ignored(

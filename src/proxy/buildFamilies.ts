@@ -10,9 +10,10 @@ import type { Metrics } from '../metrics/metrics.ts';
 import { localDetector } from '../services/localDetection.ts';
 import type { NodeAddresses } from '../services/nodeAddresses.ts';
 import { matchesAll, matchingAddresses, nodePortCIDRs } from '../services/nodePortAddresses.ts';
-import { ProblemLedger } from '../services/problems.ts';
+import type { ProblemLedger } from '../services/problems.ts';
 import { RouteTracker } from '../services/routeTracker.ts';
 import type { Problem } from '../services/types.ts';
+import type { SyncObserver } from '../status/changeLog.ts';
 import type { ModeSupport } from './dataplanes.ts';
 import { FamilyProxy } from './familyProxy.ts';
 import { ForeignChanges } from './foreignChanges.ts';
@@ -35,6 +36,9 @@ export interface FamilyBuild {
   readonly rulesChanged: (note: string) => void;
   /** Every family has synced once. */
   readonly allSynced: () => void;
+  /** Told of every sync. */
+  readonly observer?: SyncObserver;
+  readonly problems: ProblemLedger;
 }
 
 /** The families that the mode can serve here, IPv4 first: both if it can, else the primary one. Throws if that cannot be. */
@@ -63,16 +67,15 @@ export async function prepareKernel(build: FamilyBuild): Promise<void> {
 
 /** Makes the proxies, IPv4 first. */
 export function buildFamilies(build: FamilyBuild): Promise<FamilyProxy[]> {
-  const { families, addresses, log, metrics } = build;
+  const { families, addresses, log } = build;
   const stack = families.length === 2 ? 'dual-stack' : 'single-stack';
   log.info(`kube-proxy running in ${stack} mode`, { primary: addresses.primary });
-  const problems = new ProblemLedger((problem) => reportProblem(problem, log, metrics));
   let unsynced = families.length;
   const firstSync = (): void => {
     unsynced--;
     if (unsynced === 0) build.allSynced();
   };
-  return Promise.all(families.map((family) => buildFamily(build, family, problems, firstSync)));
+  return Promise.all(families.map((family) => buildFamily(build, family, build.problems, firstSync)));
 }
 
 /** One log line and one count for each object that cannot be used as it is. */
@@ -82,7 +85,8 @@ export function reportProblem(problem: Problem, log: Logger, metrics: Metrics): 
   metrics.skipped(reason);
 }
 
-function dataplaneOptions(build: FamilyBuild, family: Family): DataplaneOptions {
+/** What the mode is told of a family. */
+export function dataplaneOptions(build: FamilyBuild, family: Family): DataplaneOptions {
   const { config, node, addresses } = build;
   return {
     family,
@@ -164,6 +168,7 @@ async function buildFamily(
     minSyncPeriod: config.minSyncPeriod,
     syncPeriod: config.syncPeriod,
     firstSync,
+    ...(build.observer !== undefined && { observer: build.observer }),
     log,
   });
   return proxy;

@@ -9,7 +9,8 @@ import type { Logger } from '../log/logger.ts';
 import * as trace from '../log/trace.ts';
 import type { FamilyMetrics, Metrics } from '../metrics/metrics.ts';
 import type { RouteTracker } from '../services/routeTracker.ts';
-import type { ChangeSet } from '../services/types.ts';
+import type { ChangeSet, RoutingTable } from '../services/types.ts';
+import type { SyncObserver } from '../status/changeLog.ts';
 import type { ProxyHealth } from './proxyHealth.ts';
 import { Runner, systemClock, type Clock } from './runner.ts';
 import type { ServiceHealth } from './serviceHealth.ts';
@@ -36,6 +37,7 @@ export interface FamilyProxyOptions {
   readonly syncPeriod: number;
   /** Called once, after the first successful sync. */
   readonly firstSync: () => void;
+  readonly observer?: SyncObserver;
   readonly log: Logger;
   readonly clock?: Clock;
 }
@@ -57,6 +59,8 @@ export class FamilyProxy {
   private triggerTimes: number[] = [];
   /** Flows may hang on to what no sync has told conntrack of: at the start, and after a failed sync. */
   private conntrackRestart = true;
+  /** When the first event that the next sync handles came, milliseconds since the epoch. */
+  private receivedAt: number | undefined;
   private succeededBefore = false;
 
   constructor(options: FamilyProxyOptions) {
@@ -88,6 +92,16 @@ export class FamilyProxy {
     this.options.serviceHealth.stop();
     this.options.conntrack.close();
     await this.options.dataplane.stop();
+  }
+
+  /** All routes as of the last sync. Live. */
+  get table(): RoutingTable {
+    return this.options.tracker.table;
+  }
+
+  /** Known ServiceCIDRs of the family. */
+  get knownServiceCIDRs(): readonly string[] {
+    return this.serviceCIDRs;
   }
 
   upsertService(service: Service): void {
@@ -157,7 +171,8 @@ export class FamilyProxy {
     this.runner.requestNow();
   }
 
-  private get synced(): boolean {
+  /** Services and EndpointSlices are known. */
+  get synced(): boolean {
     return this.servicesSynced && this.slicesSynced;
   }
 
@@ -170,6 +185,7 @@ export class FamilyProxy {
   private requested(): void {
     this.dirty = false;
     const now = Date.now();
+    this.receivedAt ??= now;
     this.options.health.queued(this.family, now);
     this.metrics.syncRequested(now / 1000);
   }
@@ -185,6 +201,7 @@ export class FamilyProxy {
     metrics.changesTaken();
     trace.passed(trace.changesTaken, this.family);
     for (const time of changes.triggerTimes) this.triggerTimes.push(time);
+    this.observeTaken(changes);
     let didFull = full;
     try {
       const { table } = tracker;
@@ -192,6 +209,11 @@ export class FamilyProxy {
       didFull = (await dataplane.sync(request)).full;
       trace.passed(trace.syncDone, this.family);
     } catch (error) {
+      this.options.observer?.failed(
+        this.family,
+        Date.now(),
+        error instanceof Error ? error.message : String(error),
+      );
       // What was taken is not in the kernel: only a full sync brings it there.
       this.full = true;
       this.conntrackRestart = true;
@@ -200,12 +222,23 @@ export class FamilyProxy {
       this.metrics.syncAttempted((this.clock.now() - started) / 1000, didFull);
     }
     if (didFull) this.lastFull = started;
+    const duration = this.clock.now() - started;
+    this.options.observer?.applied(this.family, Date.now(), duration, didFull);
     if (log.enabled(2)) {
       const milliseconds = Math.round((this.clock.now() - started) * 1000) / 1000;
       const fields = { full: didFull, changes: changes.changes.length, milliseconds };
       log.info('Sync complete', fields, 2);
     }
     await this.syncSucceeded(changes);
+  }
+
+  private observeTaken(changes: ChangeSet): void {
+    const received = this.receivedAt ?? Date.now();
+    this.receivedAt = undefined;
+    let triggered: number | undefined;
+    for (const time of changes.triggerTimes)
+      if (triggered === undefined || time < triggered) triggered = time;
+    this.options.observer?.taken(changes, received, triggered);
   }
 
   private fullDue(now: number): boolean {

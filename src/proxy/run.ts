@@ -11,8 +11,16 @@ import { applyConntrackSysctls, setOomScoreAdjust } from '../linux/sysctl.ts';
 import type { Logger } from '../log/logger.ts';
 import { isPrimaryKnown, nodeAddresses, nodeIPs, type NodeAddresses } from '../services/nodeAddresses.ts';
 import { expandPrimary } from '../services/nodePortAddresses.ts';
+import { ProblemLedger } from '../services/problems.ts';
+import { DaemonStatus } from '../status/daemonStatus.ts';
 import { pointsmanVersion } from '../version.ts';
-import { buildFamilies, prepareKernel, supportedFamilies, type FamilyBuild } from './buildFamilies.ts';
+import {
+  buildFamilies,
+  prepareKernel,
+  reportProblem,
+  supportedFamilies,
+  type FamilyBuild,
+} from './buildFamilies.ts';
 import { removeLeftovers } from './cleanup.ts';
 import { watchConfigFile } from './configWatch.ts';
 import { createMetrics, type DaemonMetrics } from './daemonMetrics.ts';
@@ -24,6 +32,7 @@ import { NodeState, samePodCIDRs } from './nodeState.ts';
 import { ProxyHealth } from './proxyHealth.ts';
 import { Servers, type DaemonLog } from './servers.ts';
 import { checkFamilies, checkNodePortAddresses } from './startupChecks.ts';
+import { startSocket, UnreadableObjects } from './statusSocket.ts';
 import { Watches } from './watches.ts';
 
 /** Between the first sync and tidying up after it, milliseconds: what came meanwhile goes first. */
@@ -40,7 +49,15 @@ export async function runProxy(config: ProxyConfig, log: DaemonLog): Promise<num
   const { metrics, requested } = createMetrics(config, mode);
   const client = await connect(config, requested, log);
   const nodeState = new NodeState(name, log);
-  const watches = new Watches({ client, log, problem: () => metrics.skipped('undecodable') });
+  const unreadable = new UnreadableObjects();
+  const watches = new Watches({
+    client,
+    log,
+    problem: (problem) => {
+      metrics.skipped('undecodable');
+      unreadable.add(problem);
+    },
+  });
   watches.node(nodeState);
   const node = await nodeState.wait(config.detectLocalMode === 'NodeCIDR');
   const addresses = locate(config, name, node, log);
@@ -49,6 +66,8 @@ export async function runProxy(config: ProxyConfig, log: DaemonLog): Promise<num
   const health = new ProxyHealth(2 * config.syncPeriod);
   applyConntrackSysctls(config.conntrack, { log });
   const families = await chooseFamilies(config, mode, addresses, node, log);
+  const status = new DaemonStatus();
+  const problems = new ProblemLedger((problem) => reportProblem(problem, log, metrics));
   const build: FamilyBuild = {
     config,
     mode,
@@ -59,6 +78,8 @@ export async function runProxy(config: ProxyConfig, log: DaemonLog): Promise<num
     health,
     metrics,
     log,
+    observer: status,
+    problems,
     serviceEvent: (namespace, service, text) => events.serviceHealthFailed(namespace, service, text),
     rulesChanged: (note) => events.rulesChanged(note),
     // The new mode's rules are in force before what other modes have left goes.
@@ -88,6 +109,7 @@ export async function runProxy(config: ProxyConfig, log: DaemonLog): Promise<num
       },
     });
     servers.start();
+    startSocket({ build, status, proxies, unreadable, nodeObject: () => nodeState.node });
     const all = new Families(proxies);
     watches.objects(all);
     nodeState.onChange((now, before) => {

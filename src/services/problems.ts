@@ -15,6 +15,14 @@ export class ProblemLedger {
     this.#onProblem = onProblem;
   }
 
+  /** What is wrong now. */
+  current(): Problem[] {
+    return [...this.#holders.keys()].map((signature) => {
+      const [object, field, reason, message] = JSON.parse(signature) as [string, string, string, string];
+      return { object, field, reason, message };
+    });
+  }
+
   /** Sets the problems that `owner` (an object, as seen by one tracker) has now. */
   replace(owner: string, problems: readonly Problem[]): void {
     const before = this.#byOwner.get(owner);

@@ -138,7 +138,8 @@ const effective: Check[] = [
   [
     'our extras count beside a file',
     [
-      '--service-counters',
+      '--service-counters=endpoints',
+      '--socket-path=',
       '--repair-drift=false',
       '--drift-check-period=3s',
       '--nftables-localhost-nodeports',
@@ -146,13 +147,20 @@ const effective: Check[] = [
     '',
     {
       extras: {
-        serviceCounters: true,
+        serviceCounters: 'endpoints',
+        socketPath: '',
         nftablesLocalhostNodePorts: true,
         repairDrift: false,
         driftCheckPeriod: 3000,
         udpTimeout: 60_000,
       },
     },
+  ],
+  [
+    'userspace mode has the periods of iptables mode, and its ports',
+    [],
+    'mode: userspace\niptables: {minSyncPeriod: 2s, syncPeriod: 40s}\nportRange: 40000-41000',
+    { mode: 'userspace', minSyncPeriod: 2000, syncPeriod: 40_000, portRange: '40000-41000', warnings: [] },
   ],
   ['--version=v… is what is reported', ['--version=v1.36.2-x'], undefined, { reportedVersion: 'v1.36.2-x' }],
   [
@@ -283,9 +291,9 @@ const warned: [what: string, argv: string[], body: string | undefined, warnings:
   ],
   [
     'our settings of another mode',
-    ['--service-counters', '--nftables-localhost-nodeports'],
-    '',
-    [/^--service-counters is ignored: the mode is iptables/, /^--nftables-localhost-nodeports is ignored/],
+    ['--proxy-mode=ipvs', '--service-counters=services', '--nftables-localhost-nodeports'],
+    undefined,
+    [/^--nftables-localhost-nodeports is ignored/, /^--service-counters is ignored: the mode is ipvs/],
   ],
   [
     'the period of checks that nftables mode does not need',

@@ -95,9 +95,12 @@ class Daemon {
   private readonly ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
 
   constructor(args: string[]) {
+    const [command, ...flags] = args;
+    const own =
+      command === 'run' ? [command, `--socket-path=${join(directory, 'pointsman.sock')}`] : [command ?? ''];
     this.child = spawn(
       'ip',
-      ['netns', 'exec', namespace, process.execPath, '--import', 'tsx', 'src/main.ts', ...args],
+      ['netns', 'exec', namespace, process.execPath, '--import', 'tsx', 'src/main.ts', ...own, ...flags],
       { cwd: root, env: { ...process.env, PATH: `${directory}:${process.env['PATH']}` } },
     );
     running.add(this);

@@ -26,7 +26,15 @@ export function buildProgram(): string[] {
     env: { ...process.env, OUTDIR: outdir },
   });
   after(() => rmSync(outdir, { recursive: true, force: true }));
-  return [process.execPath, join(outdir, 'main.js'), 'run', '--config', '{config}'];
+  return [
+    process.execPath,
+    join(outdir, 'main.js'),
+    'run',
+    '--config',
+    '{config}',
+    '--socket-path',
+    '{socket}',
+  ];
 }
 
 export function scenarioNames(): string[] {

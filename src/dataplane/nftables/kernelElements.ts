@@ -246,7 +246,7 @@ const bigSets = new Set<string>([
 ]);
 
 /** Hands over every element of a set; `onRestart` if those so far have to be forgotten. */
-async function dumpElements(
+export async function dumpElements(
   socket: NetlinkSocket,
   table: TableName,
   set: string,

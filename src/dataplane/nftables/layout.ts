@@ -83,8 +83,11 @@ export interface Selectors {
 }
 
 export interface NftablesOptions extends DataplaneOptions {
-  /** Every frontend counts its new connections (packets and bytes of their first packet). Default false. */
-  readonly serviceCounters?: boolean;
+  /**
+   * `services`: every frontend, refusal and masquerading rule counts its new connections (packets and bytes of their
+   * first packet); `endpoints`: elements of endpoint maps too. Default off.
+   */
+  readonly serviceCounters?: 'off' | 'services' | 'endpoints';
 }
 
 export function makeLayout(options: NftablesOptions): Layout {
@@ -110,10 +113,11 @@ export function makeLayout(options: NftablesOptions): Layout {
   } as const;
   return {
     ...base,
-    sets: makeSets(kubeProxy, selectors, base.allNodeAddresses, options.serviceCounters ?? false),
+    sets: makeSets(kubeProxy, selectors, base.allNodeAddresses, options.serviceCounters ?? 'off'),
     chains: makeChains({
       ...base,
       masqueradeAll: options.masqueradeAll,
+      counting: (options.serviceCounters ?? 'off') !== 'off',
       localDetector: options.localDetector,
     }),
     baseChains: makeBaseChains(kubeProxy),
@@ -143,7 +147,7 @@ function makeSets(
   kubeProxy: Table,
   selectors: Selectors,
   allNodeAddresses: boolean,
-  serviceCounters: boolean,
+  serviceCounters: 'off' | 'services' | 'endpoints',
 ): ReadonlyMap<SetName, NftSet> {
   const address: TypeName = kubeProxy.family === 'ip6' ? 'ipv6_addr' : 'ipv4_addr';
   const nodePort = ['inet_proto', 'inet_service'] as const;
@@ -176,11 +180,24 @@ function makeSets(
     }),
   ];
   if (!allNodeAddresses) sets.push(set(kubeProxy, 'node-addresses', [address]));
-  const countedSets: readonly string[] = serviceCounters ? ['frontends', 'node-ports'] : [];
+  const counted = countedSets[serviceCounters];
   return new Map(
-    sets.map((one) => [one.name as SetName, countedSets.includes(one.name) ? withCounter(one) : one]),
+    sets.map((one) => [one.name as SetName, counted.includes(one.name) ? withCounter(one) : one]),
   );
 }
+
+const dispatching = ['frontends', 'node-ports', 'unserved', 'unserved-node-ports'];
+const countedSets: Readonly<Record<'off' | 'services' | 'endpoints', readonly string[]>> = {
+  off: [],
+  services: dispatching,
+  endpoints: [
+    ...dispatching,
+    'endpoints',
+    'local-endpoints',
+    'node-port-endpoints',
+    'node-port-local-endpoints',
+  ],
+};
 
 /** NFTA_SET_EXPR: what every element of the set does when it is found. */
 const setExpression = 17;
@@ -203,6 +220,7 @@ interface ChainOptions {
   readonly mark: number;
   readonly allNodeAddresses: boolean;
   readonly masqueradeAll: boolean;
+  readonly counting: boolean;
   readonly localDetector: LocalDetector | undefined;
 }
 
@@ -233,12 +251,14 @@ function makeChains(options: ChainOptions): ChainWithRules[] {
   // In the input hook the destination is local already.
   const toNodeInput = options.allNodeAddresses ? [notLoopback] : [nodeAddress];
   const masquerade = statement.masquerade({ fullyRandom: true });
+  const count = options.counting ? statement.counter : [];
   return [
     make('refuse', ['', statement.reject(family)]),
     make('source-check', [
       'load balancer IPs with source ranges',
       statement.inSet(frontend, 'guarded'),
       statement.inSet([...frontend, saddr], 'source-ranges', { not: true }),
+      count,
       statement.drop,
     ]),
     make(
@@ -251,16 +271,17 @@ function makeChains(options: ChainOptions): ChainWithRules[] {
     make('unserved-node-port-check', ['', ...toNodeInput, statement.vmap(nodePort, 'unserved-node-ports')]),
     make(
       'virtual-ip-check',
-      ['no such port', toVirtualIP, statement.reject(family)],
-      ['no such service', statement.inSet([daddr], 'service-cidrs'), statement.drop],
+      ['no such port', toVirtualIP, count, statement.reject(family)],
+      ['no such service', statement.inSet([daddr], 'service-cidrs'), count, statement.drop],
     ),
     make(
       'source-nat',
-      ['', statement.matchMasked(meta.mark, mark, '!=', 0), statement.markXor(mark), masquerade],
+      ['', statement.matchMasked(meta.mark, mark, '!=', 0), statement.markXor(mark), count, masquerade],
       [
         'Pods that reach themselves',
         statement.matchBits(ct.status, ['dnat']),
         statement.inSet([saddr, daddr, meta.l4proto, th.dport], 'hairpins'),
+        count,
         masquerade,
       ],
     ),

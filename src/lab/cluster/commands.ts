@@ -1,6 +1,7 @@
 /** `pointsman lab up|down|status|exec|kubectl`: a lab that stays up in the background. */
 import { spawn, spawnSync } from 'node:child_process';
 import { openSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, Option } from 'commander';
 import { positiveInteger } from '../arguments.ts';
@@ -8,7 +9,7 @@ import type { PodAttachment, PodNetwork } from '../net/layout.ts';
 import { sweepNamespaces } from '../net/namespaces.ts';
 import { podNamespace } from '../net/network.ts';
 import type { IptablesVariant } from '../scenario/iptablesVariant.ts';
-import { splitCommand } from '../scenario/proxyProcess.ts';
+import { socketOf, splitCommand } from '../scenario/proxyProcess.ts';
 import { findKubectl } from './kubectl.ts';
 import { LabCluster } from './labCluster.ts';
 import { clearState, daemonLog, makeDirectory, readState, writeState, type LabState } from './state.ts';
@@ -113,7 +114,10 @@ async function down(): Promise<number> {
 
 function inLab(state: LabState, where: string, argv: readonly string[]): number {
   const command = ['netns', 'exec', `${state.prefix}${where}`, ...argv];
-  const result = spawnSync('ip', command, { stdio: 'inherit' });
+  // So that `pointsman status` finds the proxy of the node it runs on.
+  const socket = socketOf(join(state.directory, where, 'config.conf'));
+  const env = state.nodes.includes(where) ? { ...process.env, POINTSMAN_SOCKET: socket } : process.env;
+  const result = spawnSync('ip', command, { stdio: 'inherit', env });
   if (result.error !== undefined)
     throw new Error('cannot run ip (Debian package iproute2)', { cause: result.error });
   return result.status ?? 255;

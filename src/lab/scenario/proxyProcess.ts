@@ -1,12 +1,13 @@
 /** The program under test on one node: started as a user would start it, with a configuration file of its own. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createWriteStream, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import type { Namespaces } from '../net/namespaces.ts';
 
 export interface ProxyOptions {
   readonly namespaces: Namespaces;
   readonly node: string;
-  /** `{config}` and `{node}` in it are replaced; see `ownProxyCommand`. */
+  /** `{config}`, `{node}` and `{socket}` in it are replaced; see `ownProxyCommand`. */
   readonly command: readonly string[];
   readonly configFile: string;
   readonly logFile: string;
@@ -18,7 +19,12 @@ export function ownProxyCommand(): string[] {
   const program = process.env['POINTSMAN_PROGRAM'];
   const start =
     program === undefined || program === '' ? [...process.execArgv, process.argv[1] ?? ''] : [program];
-  return [process.execPath, ...start, 'run', '--config', '{config}'];
+  return [process.execPath, ...start, 'run', '--config', '{config}', '--socket-path', '{socket}'];
+}
+
+/** Where a proxy of the lab answers `pointsman status`: beside its configuration. */
+export function socketOf(configFile: string): string {
+  return join(dirname(configFile), 'pointsman.sock');
 }
 
 /** The command line of another proxy, split at spaces; quotes keep words together. */
@@ -47,7 +53,12 @@ export class ProxyProcess {
   start(): void {
     if (this.child !== undefined) return;
     const { namespaces, node, command, configFile, logFile, env } = this.options;
-    const argv = command.map((word) => word.replaceAll('{config}', configFile).replaceAll('{node}', node));
+    const argv = command.map((word) =>
+      word
+        .replaceAll('{config}', configFile)
+        .replaceAll('{node}', node)
+        .replaceAll('{socket}', socketOf(configFile)),
+    );
     const [program = '', ...rest] = namespaces.command(node, argv);
     const log = createWriteStream(logFile, { flags: 'a' });
     const child = spawn(program, rest, { env, stdio: ['ignore', 'pipe', 'pipe'] });

@@ -342,7 +342,7 @@ test('a change of half the cluster goes in several transactions', async () => {
 
 test('counters: asked for, every frontend counts; a start with another wish replaces the table', async () => {
   const world = makeWorld();
-  const counting = await world.start({ serviceCounters: true });
+  const counting = await world.start({ serviceCounters: 'services' });
   await counting.to(example, true);
   const frontends = (): string => world.nft('list', 'map', 'ip', 'kube-proxy', 'frontends');
   assert.match(
