@@ -21,6 +21,11 @@ export const commands: readonly Command[] = [
     load: () => import('./run.ts'),
   },
   {
+    name: 'explain',
+    summary: 'say where a packet goes, through which rules, and why',
+    load: () => import('./explain.ts'),
+  },
+  {
     name: 'status',
     summary: 'what the proxy of this node does: health, Services, endpoints, problems, the last changes',
     load: () => import('./status.ts'),

@@ -180,7 +180,8 @@ export function predictFromRoutes(packet: Packet, world: World, wanted: Wanted):
           probability: 1 / decision.endpoints.length,
           destination: key,
           source,
-          masqueraded: decision.masquerade !== undefined || (ip === source && (isLocal || wanted.mode === 'iptables')),
+          masqueraded:
+            decision.masquerade !== undefined || (ip === source && (isLocal || wanted.mode === 'iptables')),
           steps: [],
         }))
       : [

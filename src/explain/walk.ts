@@ -102,7 +102,7 @@ class Walker {
   }
 
   #hook(hook: HookName, flow: Flow, again = false): Flow[] {
-    let flows = [flow];
+    let flows = [addStep(flow, { hook, base: 'hook', chain: '', rule: '', effect: { kind: 'enter' } })];
     for (const chain of this.#chains.get(hook) ?? []) {
       if (chain.type === 'nat' && again) continue;
       const next: Flow[] = [];

@@ -1,6 +1,6 @@
 /** What the machine knows beside its rules: its addresses, where other addresses are, and what lists remember. */
 import type { Family } from '../api/objects.ts';
-import { cidrContains, isLoopback, isUnspecified, parseCIDR } from '../services/ip.ts';
+import { type CIDR, cidrContains, isLoopback, isUnspecified, parseCIDR } from '../services/ip.ts';
 
 /** Where a packet to an address goes from this node. */
 export type Direction = 'here' | 'podHere' | 'away';
@@ -22,12 +22,20 @@ export interface WorldOptions {
   readonly outInterface?: string;
   /** The interface to this node's Pods; undefined = not known (often there is one for each). */
   readonly podInterface?: string;
+  /** This machine's routes, where it was asked. */
+  readonly routes?: readonly InterfaceRoute[];
   /** Members of ipsets, as `ipset save` prints them, by the set's name; a set that is not in here is not known. */
   readonly ipsets?: ReadonlyMap<string, IpSet>;
   /**
    * Clients that `-m recent` lists remember, by list; undefined = not known. A list that is not in here is empty.
    */
   readonly recent?: ReadonlyMap<string, ReadonlySet<string>>;
+}
+
+/** A route of this machine, as far as it says which interface. */
+export interface InterfaceRoute {
+  readonly cidr: CIDR;
+  readonly interface: string;
 }
 
 export interface IpSet {
@@ -83,6 +91,12 @@ export class World {
 
   /** The interface by which packets to the address leave; undefined = not known. */
   interfaceTo(address: string): string | undefined {
+    const { routes = [] } = this.#options;
+    let best: InterfaceRoute | undefined;
+    for (const route of routes) {
+      if (cidrContains(route.cidr, address) && route.cidr.prefix >= (best?.cidr.prefix ?? 0)) best = route;
+    }
+    if (best !== undefined && !this.isLocal(address)) return best.interface;
     switch (this.direction(address)) {
       case 'here':
         return 'lo';

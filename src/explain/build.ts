@@ -1,0 +1,184 @@
+/** Puts a case together from what the command line named. */
+import type { Family } from '../api/objects.ts';
+import { UsageError } from '../config/flags.ts';
+import type { InputArguments } from '../render/arguments.ts';
+import type { ClusterObjects } from '../render/cluster.ts';
+import { chooseNode, dataplaneOptions } from '../render/node.ts';
+import { wantedOf, type Wanted as WantedNode } from '../render/wanted.ts';
+import { familyOf, isLoopback } from '../services/ip.ts';
+import type { Case, KnownFlow, RuleSource } from './case.ts';
+import { Catalog } from './catalog.ts';
+import { endpointsHere } from './podAddresses.ts';
+import type { Prediction } from './outcome.ts';
+import { decide, predictFromRoutes, type RuleMode, type Wanted } from './routes.ts';
+import type { RuleDump } from './sources/dump.ts';
+import type { KernelState } from './sources/kernel.ts';
+import { wantedChains } from './sources/rules.ts';
+import { findOrigin, findTarget, makePacket, type Question } from './subject.ts';
+import { walk, type BaseChain } from './walk.ts';
+import { World, type WorldOptions } from './world.ts';
+
+export interface CaseInputs {
+  readonly question: Question;
+  readonly given: InputArguments;
+  /** Undefined: no objects were named. */
+  readonly cluster: ClusterObjects | undefined;
+  readonly dump?: { readonly file: string; readonly rules: RuleDump };
+  /** Reads the kernel of this machine. */
+  readonly kernel?: (family: Family) => Promise<KernelState>;
+  readonly flows?: readonly KnownFlow[];
+}
+
+/** Throws a sentence where the question cannot be asked. */
+export async function buildCase(inputs: CaseInputs): Promise<Case> {
+  const { question, given, cluster, dump } = inputs;
+  const remarks: string[] = [];
+  const { config } = given;
+  const node = chooseNode(cluster?.nodes ?? [], given.node, config.bindAddress);
+  const catalog = cluster === undefined ? undefined : new Catalog(cluster);
+  const known = (family: Family): string =>
+    isLoopback(node.addresses[family]) ? '' : node.addresses[family];
+  const target = findTarget(
+    question,
+    catalog,
+    known,
+    given.families?.length === 1 ? given.families[0] : undefined,
+  );
+  const family = familyOf(target.address);
+  const kernel = await inputs.kernel?.(family);
+  remarks.push(...(kernel?.remarks ?? []));
+
+  const wantedNode =
+    cluster === undefined ? undefined : wantedOf(cluster, { config, node, families: [family] });
+  const mode = kernel?.mode ?? dump?.rules.mode ?? ruleMode(config.mode);
+  const table = wantedNode?.families[0]?.table;
+  const local = new Set([
+    ...(kernel?.localAddresses ?? []),
+    ...node.localAddresses.filter((ip) => familyOf(ip) === family),
+  ]);
+  let nodeIP = known(family) || (kernel?.nodeIP ?? '');
+  const podNetworks = [...config.clusterCIDRs, ...(cluster?.nodes.flatMap(({ podCIDRs }) => podCIDRs) ?? [])];
+  const options: Omit<WorldOptions, 'nodeIP' | 'localAddresses'> = {
+    nodeName: node.name,
+    family,
+    podsHere: podsHere(wantedNode, catalog, node.name),
+    podNetworksHere: node.podCIDRs,
+    podNetworks,
+    ...interfaces(given, kernel, dump === undefined && kernel === undefined),
+    ...(kernel === undefined ? {} : { ipsets: kernel.ipsets, recent: kernel.recent, routes: kernel.routes }),
+  };
+  // Without a Node object nothing says which addresses are the node's: a node port is dialled at one of them.
+  if (
+    nodeIP === '' &&
+    assumeNodeAddress(target, catalog, new World({ ...options, nodeIP, localAddresses: [] }))
+  ) {
+    nodeIP = target.address;
+    local.add(nodeIP);
+    remarks.push(
+      `${nodeIP} is taken for an address of ${node.name || 'this node'}: no Node object and no --node-ip says otherwise.`,
+    );
+  }
+  const world = new World({ ...options, nodeIP, localAddresses: [...local] });
+  if (nodeIP === '' && /^(node|localhost)$/.test(question.from) && !world.isLocal(target.address)) {
+    throw new UsageError(
+      `--from ${question.from}: the address of the node is not known; give a Node object or --node-ip`,
+    );
+  }
+  const origin = findOrigin(question, target, world, catalog, table);
+  const packet = makePacket(question, target, origin);
+
+  const wanted: Wanted | undefined =
+    wantedNode === undefined || table === undefined
+      ? undefined
+      : {
+          mode,
+          table,
+          options: {
+            ...dataplaneOptions(config, node, family),
+            nodeIP: nodeIP || wantedNode.families[0]!.options.nodeIP,
+          },
+          localhostNodePorts: config.localhostNodePorts && family === 'IPv4',
+          serviceCIDRs: wantedNode.families[0]!.serviceCIDRs,
+        };
+  const rules: RuleSource =
+    dump !== undefined
+      ? { kind: 'dump', file: dump.file }
+      : kernel !== undefined
+        ? { kind: 'kernel' }
+        : { kind: 'wanted' };
+  let chains: readonly BaseChain[] | undefined = dump?.rules.chains(family) ?? kernel?.chains;
+  let prediction: Prediction;
+  if (
+    chains === undefined &&
+    wanted !== undefined &&
+    (config.mode === 'ipvs' || config.mode === 'userspace')
+  ) {
+    remarks.push(`There are no rules to follow in ${config.mode} mode: this is what the routes want.`);
+    prediction = predictFromRoutes(packet, world, wanted);
+  } else {
+    if (chains === undefined && wanted !== undefined) chains = wantedChains(wanted, world);
+    if (chains === undefined)
+      throw new UsageError('no rules: name manifests with -f, a dump with --dump, or run it on a node');
+    prediction = walk(packet, chains, world);
+  }
+  return {
+    packet,
+    world,
+    rules,
+    prediction,
+    wanted,
+    decision: wanted === undefined ? undefined : decide(packet, world, wanted),
+    catalog,
+    flows: inputs.flows ?? kernel?.flows ?? [],
+    remarks,
+  };
+}
+
+export function ruleMode(mode: string): RuleMode {
+  return mode === 'nftables' ? 'nftables' : 'iptables';
+}
+
+function assumeNodeAddress(
+  target: { readonly address: string; readonly port: number; readonly protocol: string },
+  catalog: Catalog | undefined,
+  world: World,
+): boolean {
+  if (isLoopback(target.address) || catalog === undefined || world.isPod(target.address)) return false;
+  if (catalog.nodeAt(target.address) !== undefined) return false;
+  const taken = catalog.services.some(({ service }) =>
+    [
+      service.clusterIP,
+      ...service.clusterIPs,
+      ...service.externalIPs,
+      ...service.loadBalancerIngress.map(({ ip }) => ip),
+    ].includes(target.address),
+  );
+  if (taken) return false;
+  return catalog.services.some(({ ports }) =>
+    ports.some(({ nodePort, protocol }) => nodePort === target.port && protocol === target.protocol),
+  );
+}
+
+function podsHere(wanted: WantedNode | undefined, catalog: Catalog | undefined, node: string): Set<string> {
+  const here = new Set<string>();
+  for (const { table } of wanted?.families ?? []) for (const ip of endpointsHere(table)) here.add(ip);
+  for (const pod of catalog?.pods ?? [])
+    if (node !== '' && pod.node === node) for (const ip of pod.ips) here.add(ip);
+  return here;
+}
+
+/** Where no machine is asked, packets from outside come in by an interface that is not that of Pods. */
+function interfaces(
+  { config }: InputArguments,
+  kernel: KernelState | undefined,
+  imagined: boolean,
+): Pick<WorldOptions, 'outInterface' | 'podInterface'> {
+  const pod =
+    config.detectLocalMode === 'BridgeInterface'
+      ? config.bridgeInterface
+      : config.detectLocalMode === 'InterfaceNamePrefix'
+        ? `${config.interfaceNamePrefix}0`
+        : '';
+  const out = kernel?.routes.find(({ cidr }) => cidr.prefix === 0)?.interface ?? (imagined ? 'eth0' : '');
+  return { ...(out === '' ? {} : { outInterface: out }), ...(pod === '' ? {} : { podInterface: pod }) };
+}

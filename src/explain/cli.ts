@@ -1,0 +1,189 @@
+/** `pointsman explain`: from the command line to an explanation, and from that to text, JSON or a page. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { UsageError } from '../config/flags.ts';
+import { inputHelp, parseArguments } from '../render/arguments.ts';
+import type { ClusterObjects } from '../render/cluster.ts';
+import { refuse, type CommandOutput as Output } from '../render/cli.ts';
+import { readInputs } from '../render/inputs.ts';
+import { stderrLogger } from '../render/stderrLogger.ts';
+import { buildCase } from './build.ts';
+import { tell } from './explanation.ts';
+import { printExplanation } from './output/terminal.ts';
+import { parseConntrack, readDump } from './sources/dump.ts';
+
+interface CommandOutput extends Output {
+  readonly colour: boolean;
+}
+
+const standardOutput: CommandOutput = {
+  out: (text) => process.stdout.write(text),
+  err: (text) => process.stderr.write(text),
+  colour: process.stdout.isTTY && process.env['NO_COLOR'] === undefined,
+};
+
+const help = `Usage: pointsman explain [FROM →] TO [flags]
+       pointsman explain --from FROM --to TO [flags]
+
+Follows a packet through the rules of a node and says where it goes, and why.
+
+  pointsman explain -f manifests.yaml --from outside --to 172.31.0.11:30777
+  pointsman explain -f manifests.yaml default/frontend-7d9 → shop/checkout:http
+  pointsman explain --dump rules.txt --from 10.244.1.5 --to 10.96.0.10:53 --proto udp
+  pointsman explain 10.96.0.10:443                       (on a node: the rules of its kernel)
+
+Packet:
+  --from FROM           pod/NAMESPACE/NAME, an address, node, localhost, outside (default)
+  --to TO               ADDRESS:PORT, NAMESPACE/SERVICE:PORT (name or number), node:PORT
+  --proto PROTOCOL      tcp, udp, sctp; default: that of the Service's port, else tcp
+  --sport PORT          its source port           --in-interface NAME   where it comes in
+Rules:
+  --dump FILE           output of iptables-save or nft -j list ruleset; objects from -f, if given
+  --kernel              the rules of this machine's kernel (default without -f and --dump; needs root)
+  --conntrack FILE      output of conntrack -L: flows that the kernel remembers
+  --live                dial it from this machine (--from node), or watch real connections, and compare
+  --count N, --seconds N  how many connections --live makes, how long it watches (default 10)
+Output:
+  --json                for programs              --html FILE   one page with a picture (- = standard output)
+Exit status: 0 it arrives, 1 it does not (or not always), or something cannot be read, 2 usage.
+`;
+
+/** 0 = the packet arrives, 1 = it does not (or not always), or something cannot be read; 2 = usage. */
+export async function runExplain(
+  argv: readonly string[],
+  io: CommandOutput = standardOutput,
+): Promise<number> {
+  try {
+    return await explain(argv, io);
+  } catch (error) {
+    return refuse(error, 'explain', io);
+  }
+}
+
+async function explain(argv: readonly string[], io: CommandOutput): Promise<number> {
+  const { names, flags } = takeNames(argv);
+  const parsed = parseArguments(flags, {
+    values: {
+      from: 1,
+      to: 1,
+      proto: 1,
+      sport: 1,
+      'in-interface': 1,
+      dump: 1,
+      conntrack: 1,
+      html: 1,
+      count: 1,
+      seconds: 1,
+    },
+    switches: ['json', 'live', 'kernel'],
+  });
+  if (parsed.help) {
+    io.out(`${help}\n${inputHelp}`);
+    return 0;
+  }
+  const flag = (name: string): string => parsed.extra.get(name)?.at(-1) ?? '';
+  const to = flag('to') || (names.at(-1) ?? '');
+  const from = flag('from') || (names.length > 1 ? names[0]! : '');
+  if (to === '')
+    throw new UsageError('where does the packet go? Give --to ADDRESS:PORT or --to NAMESPACE/SERVICE:PORT');
+  const given = await parsed.inputs();
+  for (const warning of given.warnings) io.err(`${warning}\n`);
+  let cluster: ClusterObjects | undefined;
+  if (given.paths.length > 0 || given.live)
+    ({ cluster } = await readInputs(given, { log: stderrLogger(io.err) }));
+  for (const { file, line, object, field, message } of cluster?.problems ?? []) {
+    io.err(`${file}${line > 0 ? `:${line}` : ''}: ${object} ${field}: ${message}\n`);
+  }
+  const dumpFile = flag('dump');
+  const useKernel =
+    parsed.switches.has('kernel') ||
+    parsed.switches.has('live') ||
+    (given.paths.length === 0 && dumpFile === '');
+  const question = {
+    from,
+    to,
+    protocol: flag('proto'),
+    sourcePort: flag('sport'),
+    inInterface: flag('in-interface'),
+  };
+  const conntrackFile = flag('conntrack');
+  const made = await buildCase({
+    question,
+    given,
+    cluster,
+    ...(dumpFile === '' ? {} : { dump: { file: dumpFile, rules: readDump(dumpFile) } }),
+    ...(useKernel && dumpFile === ''
+      ? {
+          kernel: async (family) => {
+            const { readKernel } = await import('./sources/kernel.ts');
+            return readKernel(family);
+          },
+        }
+      : {}),
+    ...(conntrackFile === '' ? {} : { flows: parseConntrack(readFileSync(conntrackFile, 'utf8')) }),
+  });
+  const explanation = tell(made);
+  const outcomes = explanation.outcomes;
+  const arrives =
+    outcomes.every(({ kind }) => kind === 'endpoint' || kind === 'forward' || kind === 'node') &&
+    !explanation.findings.some(({ severity }) => severity === 'cause');
+
+  const html = flag('html');
+  if (html !== '') {
+    const { renderPage } = await import('./output/html.ts');
+    const page = renderPage(explanation);
+    if (html === '-') io.out(page);
+    else writeFileSync(html, page);
+  }
+  const live = parsed.switches.has('live')
+    ? await observe(made, number(flag('count'), 10), number(flag('seconds'), 10))
+    : undefined;
+  if (parsed.switches.has('json')) {
+    io.out(`${JSON.stringify({ ...explanation, ...(live === undefined ? {} : { live }) }, undefined, 2)}\n`);
+  } else if (html !== '-') {
+    if (html !== '') io.out(`Written: ${html}\n\n`);
+    io.out(printExplanation(explanation, process.stdout.isTTY && process.env['NO_COLOR'] === undefined));
+    if (live !== undefined) {
+      const { printObservation } = await import('./live.ts');
+      io.out(printObservation(live));
+    }
+  }
+  return arrives && live?.agrees !== false ? 0 : 3;
+}
+
+async function observe(made: Parameters<typeof tell>[0], count: number, seconds: number) {
+  const { observeLive } = await import('./live.ts');
+  return observeLive(made, count, seconds * 1000);
+}
+
+function number(text: string, fallback: number): number {
+  if (text === '') return fallback;
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1 || value > 10_000)
+    throw new UsageError(`"${text}" is no number from 1 to 10000`);
+  return value;
+}
+
+/** `A → B`, `A -> B`, `A B` or `B` in front of the flags. */
+function takeNames(argv: readonly string[]): { names: string[]; flags: string[] } {
+  const names: string[] = [];
+  let at = 0;
+  while (at < argv.length) {
+    const word = argv[at]!;
+    if (word === '->' || word === '→') at++;
+    else if (word.startsWith('-')) break;
+    else {
+      names.push(...word.split(/\s*(?:→|->)\s*/).filter((part) => part !== ''));
+      at++;
+    }
+  }
+  const flags = argv.slice(at);
+  // Behind the flags, too, where the arrow tells.
+  const arrow = flags.findIndex((word) => word === '->' || word === '→');
+  if (arrow > 0 && names.length === 0) {
+    const [from, , to] = flags.splice(arrow - 1, 3);
+    if (from !== undefined && to !== undefined) names.push(from, to);
+  }
+  if (names.length > 2)
+    throw new UsageError(`what is "${names[2]}"? One packet is explained at a time: FROM → TO`);
+  return { names, flags };
+}

@@ -1,0 +1,153 @@
+/** What this machine has: rules of every kind that are in force, addresses, and what lists remember. Changes nothing. */
+import { readFileSync, readdirSync } from 'node:fs';
+import type { Family } from '../../api/objects.ts';
+import { listLocalAddresses } from '../../linux/addresses.ts';
+import { run } from '../../linux/exec.ts';
+import { parseSave } from '../../linux/iptables/save.ts';
+import { ConntrackTable } from '../../linux/netlink/ctnetlink.ts';
+import { IPS_SEEN_REPLY } from '../../linux/netlink/conntrack-entry.ts';
+import { NftSocket } from '../../linux/netlink/nftables/socket.ts';
+import type { TableContents } from '../../linux/netlink/nftables/print.ts';
+import { parseCIDR } from '../../services/ip.ts';
+import type { KnownFlow } from '../case.ts';
+import { parseIpsets } from '../iptables/ipset.ts';
+import { iptablesChains } from '../iptables/evaluate.ts';
+import { nftChains } from '../nft/evaluate.ts';
+import { tableFromKernel } from '../nft/fromNetlink.ts';
+import type { RuleMode } from '../routes.ts';
+import type { BaseChain } from '../walk.ts';
+import type { IpSet, InterfaceRoute } from '../world.ts';
+
+export interface KernelState {
+  readonly mode: RuleMode;
+  readonly chains: readonly BaseChain[];
+  readonly localAddresses: readonly string[];
+  /** The first address that is not a loopback one. */
+  readonly nodeIP: string;
+  readonly routes: readonly InterfaceRoute[];
+  readonly ipsets: ReadonlyMap<string, IpSet>;
+  readonly recent: ReadonlyMap<string, ReadonlySet<string>>;
+  readonly flows: readonly KnownFlow[];
+  /** What could not be read. */
+  readonly remarks: readonly string[];
+}
+
+/** Needs root. Throws a sentence if neither iptables nor nftables rules can be read. */
+export async function readKernel(family: Family): Promise<KernelState> {
+  const remarks: string[] = [];
+  const addresses = listLocalAddresses().filter((one) => one.family === family);
+  const tables = readNftables(family);
+  const prefix = family === 'IPv6' ? 'ip6tables' : 'iptables';
+  const chains: BaseChain[] = [];
+  const compatible = new Set<string>();
+  let iptablesServices = false;
+  for (const variant of ['nft', 'legacy'] as const) {
+    const { code, stdout, stderr } = await run([`${prefix}-${variant}-save`], { timeoutMs: 30_000 });
+    if (code === 127) continue;
+    if (code !== 0) {
+      remarks.push(`${prefix}-${variant}-save failed: ${stderr.trim().split('\n')[0] ?? ''}`);
+      continue;
+    }
+    const saved = parseSave(stdout);
+    for (const { table, chains: list } of saved) {
+      if (variant === 'nft') compatible.add(table);
+      iptablesServices ||= table === 'nat' && (list.get('KUBE-SERVICES')?.rules.length ?? 0) > 0;
+    }
+    chains.push(...iptablesChains(saved));
+  }
+  const own = family === 'IPv6' ? 'ip6' : 'ip';
+  // Tables that iptables-nft has made are read as what they are.
+  const others = tables.filter(({ table }) => !(table.family === own && compatible.has(table.name)));
+  chains.push(...nftChains(others.map(tableFromKernel), family));
+  const routes = await readRoutes(family, remarks);
+  return {
+    mode:
+      others.some(({ table }) => table.name === 'kube-proxy') && !iptablesServices ? 'nftables' : 'iptables',
+    chains,
+    localAddresses: addresses.map(({ address }) => address),
+    nodeIP:
+      addresses.find(({ loopback, address }) => !loopback && !address.startsWith('fe80:'))?.address ?? '',
+    routes,
+    ipsets: parseIpsets((await run(['ipset', 'save'], { timeoutMs: 30_000 })).stdout),
+    recent: readRecent(),
+    flows: readFlows(family, remarks),
+    remarks,
+  };
+}
+
+function readNftables(family: Family): TableContents[] {
+  const socket = new NftSocket();
+  try {
+    const own = family === 'IPv6' ? 'ip6' : 'ip';
+    return socket
+      .listTables()
+      .filter((table) => (table.family === own || table.family === 'inet') && ((table.flags ?? 0) & 1) === 0)
+      .flatMap((table) => socket.readTable(table) ?? []);
+  } finally {
+    socket.close();
+  }
+}
+
+async function readRoutes(family: Family, remarks: string[]): Promise<InterfaceRoute[]> {
+  const { code, stdout } = await run(['ip', family === 'IPv6' ? '-6' : '-4', '-j', 'route', 'show'], {
+    timeoutMs: 10_000,
+  });
+  if (code !== 0) {
+    remarks.push('the routes of this machine could not be read (ip route): interfaces are not known');
+    return [];
+  }
+  const all = family === 'IPv6' ? '::/0' : '0.0.0.0/0';
+  const bits = family === 'IPv6' ? 128 : 32;
+  return (JSON.parse(stdout || '[]') as { dst?: string; dev?: string }[]).flatMap(({ dst = '', dev }) => {
+    const text = dst === 'default' ? all : dst.includes('/') ? dst : `${dst}/${bits}`;
+    const cidr = parseCIDR(text);
+    return cidr === undefined || dev === undefined ? [] : [{ cidr, interface: dev }];
+  });
+}
+
+/** Lists of `-m recent`: one client a line, `src=10.0.0.1 ttl: 64 …`. */
+function readRecent(): Map<string, Set<string>> {
+  const lists = new Map<string, Set<string>>();
+  const folder = '/proc/net/xt_recent';
+  let names: string[];
+  try {
+    names = readdirSync(folder);
+  } catch {
+    // The module is not loaded: nobody is remembered.
+    return lists;
+  }
+  for (const name of names) {
+    const text = readFileSync(`${folder}/${name}`, 'utf8');
+    lists.set(name, new Set([...text.matchAll(/^src=(\S+)/gm)].map((match) => match[1]!)));
+  }
+  return lists;
+}
+
+const protocols: Readonly<Record<number, KnownFlow['protocol']>> = { 6: 'TCP', 17: 'UDP', 132: 'SCTP' };
+
+export function readFlows(family: Family, remarks: string[]): KnownFlow[] {
+  const table = new ConntrackTable();
+  try {
+    return table.listAll(family).flatMap(({ original, reply, status }) => {
+      const protocol = protocols[original.protocol];
+      if (protocol === undefined) return [];
+      return [
+        {
+          protocol,
+          source: original.source,
+          sourcePort: original.sourcePort,
+          destination: original.destination,
+          destinationPort: original.destinationPort,
+          endpoint: reply.source,
+          endpointPort: reply.sourcePort,
+          answered: (status & IPS_SEEN_REPLY) !== 0,
+        },
+      ];
+    });
+  } catch (error) {
+    remarks.push(`connection tracking could not be read: ${(error as Error).message}`);
+    return [];
+  } finally {
+    table.close();
+  }
+}

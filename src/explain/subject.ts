@@ -1,0 +1,263 @@
+/** From what people type (`--from pod/shop/web-1 --to shop/checkout:http`) to a packet. */
+import type { Family, Protocol } from '../api/objects.ts';
+import { canonicalIP, familyOf } from '../services/ip.ts';
+import type { RoutingTable } from '../services/types.ts';
+import { endpointsOfPod } from './podAddresses.ts';
+import type { Catalog, PodInfo } from './catalog.ts';
+import type { Origin, Packet } from './packet.ts';
+import type { World } from './world.ts';
+
+export interface Question {
+  /** `pod/NS/NAME`, a name, an address, `node`, `localhost`, `outside` */
+  readonly from: string;
+  /** `ADDRESS:PORT`, `NS/SERVICE:PORT` (name or number), `node:PORT` */
+  readonly to: string;
+  /** Empty: that of the Service's port, else TCP. */
+  readonly protocol: string;
+  /** Empty: any of those that the kernel hands out. */
+  readonly sourcePort: string;
+  readonly inInterface: string;
+}
+
+/** Addresses that documentation uses (RFC 5737, RFC 3849): a client that is nobody in particular. */
+export const somebodyOutside = { IPv4: '198.51.100.77', IPv6: '2001:db8::77' } as const;
+
+export interface Target {
+  readonly address: string;
+  readonly port: number;
+  readonly protocol: Protocol;
+  readonly remark?: string;
+}
+
+const protocolNames: readonly Protocol[] = ['TCP', 'UDP', 'SCTP'];
+
+export function parseProtocol(text: string): Protocol | undefined {
+  if (text === '') return undefined;
+  const found = protocolNames.find((name) => name === text.toUpperCase());
+  if (found === undefined) throw new Error(`--proto: "${text}" is none of tcp, udp, sctp`);
+  return found;
+}
+
+/** `ADDRESS:PORT`; undefined if the text is something else. */
+export function parseAddressPort(text: string): { address: string; port: number } | undefined {
+  const match = /^(?:\[([^\]]+)\]|([^:\s]+)):(\d{1,5})$/.exec(text);
+  const address = canonicalIP(match?.[1] ?? match?.[2] ?? '');
+  const port = Number(match?.[3]);
+  if (address === undefined || !(port >= 1 && port <= 65535)) return undefined;
+  return { address, port };
+}
+
+/** Where the packet goes. Throws a sentence. @param nodeIP by family; empty if unknown */
+export function findTarget(
+  question: Pick<Question, 'to' | 'protocol'>,
+  catalog: Catalog | undefined,
+  nodeIP: (family: Family) => string,
+  family: Family | undefined,
+): Target {
+  const asked = parseProtocol(question.protocol);
+  const direct = parseAddressPort(question.to);
+  if (direct !== undefined) return { ...direct, protocol: asked ?? 'TCP' };
+  const node = /^(node|localhost):(\d{1,5})$/.exec(question.to);
+  if (node !== null) {
+    const chosen = family ?? 'IPv4';
+    const loopback = chosen === 'IPv6' ? '::1' : '127.0.0.1';
+    const address = node[1] === 'localhost' ? loopback : nodeIP(chosen);
+    if (address === '') throw new Error('--to node: the address of the node is not known: give --node-ip');
+    return { address, port: Number(node[2]), protocol: asked ?? 'TCP' };
+  }
+  const named = /^(?:service\/|svc\/)?(?:([^/:\s]+)\/)?([^/:\s]+?)(?::([^:\s]+))?$/.exec(question.to);
+  if (named === null)
+    throw new Error(`--to: "${question.to}" is neither ADDRESS:PORT nor NAMESPACE/SERVICE:PORT`);
+  if (catalog === undefined) {
+    throw new Error(
+      `--to: "${question.to}" is a name, and there are no objects to look it up in: give -f or --kubeconfig`,
+    );
+  }
+  const [, namespace = 'default', service = '', wanted = ''] = named;
+  const name = `${namespace}/${service}`;
+  const info = catalog.service(name);
+  if (info === undefined) {
+    const others = catalog.services.map((one) => one.name).filter((one) => one.endsWith(`/${service}`));
+    const hint = others.length > 0 ? `; there is ${others.join(', ')}` : '';
+    throw new Error(`--to: there is no Service ${name}${hint}`);
+  }
+  const number = /^\d+$/.test(wanted) ? Number(wanted) : undefined;
+  const ports = info.ports.filter(({ protocol }) => asked === undefined || protocol === asked);
+  const port =
+    wanted === ''
+      ? ports[0]
+      : ports.find((one) => (number === undefined ? one.name === wanted : one.port === number));
+  if (wanted === '' && ports.length > 1) {
+    throw new Error(
+      `--to: Service ${name} has ${ports.length} ports: say which one, e.g. ${name}:${ports[0]!.name || ports[0]!.port}`,
+    );
+  }
+  if (port === undefined && number === undefined) {
+    const list = info.ports.map((one) => `${one.name || one.port} (${one.port}/${one.protocol})`).join(', ');
+    throw new Error(`--to: Service ${name} has no port ${wanted || 'at all'}: it has ${list}`);
+  }
+  if (info.service.clusterIP === 'None') {
+    throw new Error(
+      `--to: Service ${name} is headless (spec.clusterIP: None): DNS answers with the Pods' own addresses, and no proxy has a say. Ask about a Pod's address instead`,
+    );
+  }
+  if (info.service.type === 'ExternalName') {
+    throw new Error(
+      `--to: Service ${name} is of type ExternalName: DNS answers with another name, and no proxy has a say`,
+    );
+  }
+  const ips = [...info.service.clusterIPs, info.service.clusterIP].flatMap((ip) => canonicalIP(ip) ?? []);
+  const address = ips.find((ip) => family === undefined || familyOf(ip) === family);
+  if (address === undefined) {
+    const has = [...new Set(ips.map(familyOf))].join(', ') || 'no cluster IP';
+    throw new Error(
+      `--to: Service ${name} has no ${family ?? ''} address: spec.ipFamilies gives it ${has} only`,
+    );
+  }
+  return { address, port: port?.port ?? number!, protocol: port?.protocol ?? asked ?? 'TCP' };
+}
+
+/** Who sends it. Throws a sentence. */
+export function findOrigin(
+  question: Pick<Question, 'from' | 'inInterface'>,
+  target: Target,
+  world: World,
+  catalog: Catalog | undefined,
+  table: RoutingTable | undefined,
+): Origin {
+  const { from } = question;
+  const family = familyOf(target.address);
+  const given = question.inInterface === '' ? undefined : question.inInterface;
+  const localTarget = world.isLocal(target.address);
+  switch (from) {
+    case '':
+    case 'outside':
+      return {
+        kind: 'outside',
+        address: somebodyOutside[family],
+        name: 'a client outside the cluster',
+        interface: given ?? world.outInterface,
+      };
+    case 'node':
+      // The kernel takes the address dialled as source where it is one of its own.
+      return {
+        kind: 'node',
+        address: localTarget ? target.address : world.nodeIP,
+        name: `a program on ${world.nodeName || 'this node'}`,
+        interface: undefined,
+      };
+    case 'localhost':
+      return {
+        kind: 'localhost',
+        address:
+          target.address === '::1' || target.address.startsWith('127.')
+            ? target.address
+            : localTarget
+              ? target.address
+              : world.nodeIP,
+        name: `a program on ${world.nodeName || 'this node'}`,
+        interface: undefined,
+      };
+    default:
+  }
+  const ip = canonicalIP(from);
+  if (ip !== undefined) {
+    if (familyOf(ip) !== family)
+      throw new Error(`--from: ${ip} is ${familyOf(ip)}, but ${target.address} is ${family}`);
+    return originAt(ip, world, catalog, table, given);
+  }
+  const parts = from.replace(/^pod\//, '').split('/');
+  const [namespace, name] = parts.length === 2 ? parts : ['default', parts[0]];
+  const pods = (catalog?.pods ?? []).filter(({ ips }) => ips.length > 0);
+  const exact = pods.find((pod) => pod.name === `Pod ${namespace}/${name}`);
+  const near = exact ?? only(pods.filter((pod) => pod.name.startsWith(`Pod ${namespace}/${name}`)));
+  const address = near?.ips.find((one) => familyOf(one) === family);
+  if (near !== undefined && address !== undefined) return podOrigin(near, address, world, given);
+  const endpoints = endpointsOfPod(table, `${namespace}/${name}`);
+  if (endpoints !== undefined) return originAt(endpoints, world, catalog, table, given);
+  throw new Error(
+    `--from: there is no Pod ${namespace}/${name} with a ${family} address among the objects: use its address, or add the Pod to the manifests (kubectl get pods -o yaml)`,
+  );
+}
+
+function only<T>(list: readonly T[]): T | undefined {
+  return list.length === 1 ? list[0] : undefined;
+}
+
+function podOrigin(pod: PodInfo, address: string, world: World, given: string | undefined): Origin {
+  const here = pod.node === world.nodeName || (pod.node === '' && world.isPodHere(address));
+  return {
+    kind: here ? 'podHere' : 'podElsewhere',
+    address,
+    name: `${pod.name}${pod.node === '' ? '' : ` on ${pod.node}`}`,
+    interface: given ?? (here ? world.podInterface : world.outInterface),
+  };
+}
+
+function originAt(
+  ip: string,
+  world: World,
+  catalog: Catalog | undefined,
+  table: RoutingTable | undefined,
+  given: string | undefined,
+): Origin {
+  if (world.isLocal(ip)) {
+    return {
+      kind: 'node',
+      address: ip,
+      name: `a program on ${world.nodeName || 'this node'}`,
+      interface: undefined,
+    };
+  }
+  const pod = catalog?.podAt(ip);
+  if (pod !== undefined) return podOrigin(pod, ip, world, given);
+  for (const route of table?.routes.values() ?? []) {
+    const endpoint = route.endpoints.find((one) => one.ip === ip);
+    if (endpoint === undefined) continue;
+    const name = endpoint.pod === '' ? `the Pod at ${ip}` : `Pod ${endpoint.pod}`;
+    const kind = endpoint.isLocal ? 'podHere' : 'podElsewhere';
+    return {
+      kind,
+      address: ip,
+      name,
+      interface: given ?? (endpoint.isLocal ? world.podInterface : world.outInterface),
+    };
+  }
+  if (world.isPodHere(ip))
+    return {
+      kind: 'podHere',
+      address: ip,
+      name: `a Pod on ${world.nodeName || 'this node'}`,
+      interface: given ?? world.podInterface,
+    };
+  if (world.isPod(ip))
+    return {
+      kind: 'podElsewhere',
+      address: ip,
+      name: 'a Pod on another node',
+      interface: given ?? world.outInterface,
+    };
+  const node = catalog?.nodeAt(ip);
+  const name = node === undefined ? 'a client outside the cluster' : `node ${node.meta.name}`;
+  return {
+    kind: 'outside',
+    address: ip,
+    name,
+    interface: given ?? world.interfaceTo(ip) ?? world.outInterface,
+  };
+}
+
+export function makePacket(question: Pick<Question, 'sourcePort'>, target: Target, origin: Origin): Packet {
+  const port = Number(question.sourcePort);
+  if (question.sourcePort !== '' && !(Number.isInteger(port) && port >= 1 && port <= 65535)) {
+    throw new Error(`--sport: "${question.sourcePort}" is no port`);
+  }
+  return {
+    family: familyOf(target.address),
+    protocol: target.protocol,
+    origin,
+    sourcePort: question.sourcePort === '' ? undefined : port,
+    destination: target.address,
+    destinationPort: target.port,
+  };
+}

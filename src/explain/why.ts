@@ -1,0 +1,174 @@
+/** Joins the steps of a way with the object fields that caused them. */
+import type { Endpoint } from '../services/types.ts';
+import type { Case } from './case.ts';
+import type { Step } from './flow.ts';
+import type { Outcome } from './outcome.ts';
+
+/** A step and why it is there; empty where no object has a part in it. */
+export interface ExplainedStep extends Step {
+  readonly cause: string;
+}
+
+const frontendFields = {
+  clusterIP: 'spec.clusterIP',
+  externalIP: 'spec.externalIPs',
+  loadBalancerIP: 'status.loadBalancer.ingress[].ip',
+  nodePort: 'spec.ports[].nodePort',
+} as const;
+
+/** The steps that say something: jumps into chains in which nothing happened are left out. */
+export function explainSteps(given: Case, outcome: Outcome): ExplainedStep[] {
+  const steps = withoutDetours(outcome.steps);
+  let dispatched = false;
+  return steps.map((step) => {
+    const cause = causeOf(given, outcome, step, dispatched);
+    dispatched ||= cause.startsWith('Service ');
+    return { ...step, cause };
+  });
+}
+
+/** A jump counts only if something was done in the chain it leads to, or further down. */
+export function withoutDetours(steps: readonly Step[]): Step[] {
+  const kept: Step[] = [];
+  // From the end: the chains that what follows happens in.
+  let needed: string | undefined;
+  for (let i = steps.length - 1; i >= 0; i--) {
+    const step = steps[i]!;
+    const { effect } = step;
+    const leads = effect.kind === 'jump' || effect.kind === 'goto' || effect.kind === 'choose';
+    if (leads) {
+      if (needed !== `${step.base} ${effect.chain}`) continue;
+    } else if (effect.kind === 'return') continue;
+    kept.push(step);
+    needed = step.base === 'routing' || step.base === 'hook' ? undefined : `${step.base} ${step.chain}`;
+  }
+  return kept.reverse();
+}
+
+function causeOf(given: Case, outcome: Outcome, step: Step, dispatched: boolean): string {
+  const { decision, packet, world } = given;
+  const route = decision?.route;
+  const service =
+    route === undefined ? (step.comment ?? '') : `Service ${route.port.namespace}/${route.port.service}`;
+  const { effect } = step;
+  switch (effect.kind) {
+    case 'jump':
+    case 'goto':
+    case 'choose': {
+      const { chain } = effect;
+      if (effect.kind === 'choose' || (/^KUBE-SEP-|^endpoint-/.test(chain) && !/rcheck/.test(step.rule))) {
+        return choice(decision?.endpoints.length ?? 0);
+      }
+      if (/rcheck/.test(step.rule))
+        return `spec.sessionAffinity: ClientIP: this client was there within the time-out`;
+      if (/^KUBE-SVL-|^local-/.test(chain))
+        return `${localField(decision?.frontend?.kind)}: Local: only endpoints on ${world.nodeName || 'this node'}`;
+      if (chain === 'KUBE-MARK-MASQ') return masqueradeCause(given, outcome);
+      if (/^KUBE-FW-/.test(chain))
+        return `spec.loadBalancerSourceRanges: ${route?.port.sourceRanges.join(', ') ?? ''}`;
+      if (
+        decision?.frontend !== undefined &&
+        route !== undefined &&
+        !dispatched &&
+        matchesPort(step, packet.destinationPort)
+      ) {
+        const { kind } = decision.frontend;
+        const name = route.port.portName === '' ? '' : ` (port ${route.port.portName})`;
+        return `${service}: ${frontendFields[kind]} ${kind === 'nodePort' ? packet.destinationPort : `${packet.destination}, spec.ports[].port ${packet.destinationPort}`}${name}`;
+      }
+      if (/NODEPORTS|node-ports/.test(`${chain} ${step.rule}`))
+        return `${packet.destination} is an address of this node`;
+      return route === undefined && /^KUBE-(SVC|EXT)-/.test(chain) ? service : '';
+    }
+    case 'mark':
+      // In iptables the jump to KUBE-MARK-MASQ has said it.
+      return step.chain === 'KUBE-MARK-MASQ' || step.hook === 'postrouting'
+        ? ''
+        : masqueradeCause(given, outcome);
+    case 'masquerade':
+      return 'so that answers come back through this node, which alone can undo the translation';
+    case 'dnat': {
+      const endpoint = route?.endpoints.find(({ key }) => key === effect.to);
+      if (endpoint === undefined) return '';
+      // nftables mode chooses and translates in one rule.
+      const chosen = /numgen/.test(step.rule) ? choice(decision?.endpoints.length ?? 0) : '';
+      return [chosen, describeEndpoint(endpoint)].filter((part) => part !== '').join(': ');
+    }
+    case 'remember':
+      return `spec.sessionAffinity: ClientIP, ${route?.port.affinitySeconds ?? '?'} s`;
+    case 'drop':
+    case 'reject': {
+      if (route === undefined) return step.comment ?? '';
+      if (decision?.outOfRange === true)
+        return `${service}: spec.loadBalancerSourceRanges does not have ${packet.origin.address}`;
+      if (!route.hasAny) return `${service} has no ready endpoint anywhere`;
+      return decision?.kind === 'drop'
+        ? `${localField(decision.frontend?.kind)}: Local and no ready endpoint on this node`
+        : '';
+    }
+    case 'note':
+      return /affinity/.test(effect.text)
+        ? `spec.sessionAffinity: ClientIP, ${route?.port.affinitySeconds ?? '?'} s`
+        : '';
+    default:
+      return '';
+  }
+}
+
+function choice(count: number): string {
+  return count > 1
+    ? `one of ${count} endpoints, each as likely as the others`
+    : count === 1
+      ? 'the only endpoint'
+      : '';
+}
+
+function matchesPort(step: Step, port: number): boolean {
+  return new RegExp(`(^|[^0-9])${port}([^0-9]|$)`).test(`${step.rule} ${step.element ?? ''}`);
+}
+
+function localField(kind: string | undefined): string {
+  return kind === undefined || kind === 'clusterIP'
+    ? 'spec.internalTrafficPolicy'
+    : 'spec.externalTrafficPolicy';
+}
+
+/** Why the source is rewritten, or would be. */
+export function masqueradeCause({ decision, packet, wanted }: Case, outcome: Outcome): string {
+  const ownAddress =
+    outcome.destination.startsWith(`${packet.origin.address}:`) ||
+    outcome.destination.startsWith(`[${packet.origin.address}]`);
+  switch (decision?.masquerade) {
+    case 'all':
+      return 'masqueradeAll is set: sources of cluster IP traffic are always rewritten';
+    case 'notFromPod': {
+      const detector = wanted?.options.localDetector;
+      const how =
+        detector === undefined
+          ? ''
+          : detector.kind === 'cidr'
+            ? ` (clusterCIDR ${detector.cidr})`
+            : ' (by its interface)';
+      return `${packet.origin.address} is not a Pod${how}, so the Pod's answer might not come back through here`;
+    }
+    case 'external':
+      return 'spec.externalTrafficPolicy: Cluster: the endpoint may be on another node';
+    case 'fromNode':
+      return 'it comes from this node itself, for which Local policy makes an exception';
+    default:
+      return ownAddress ? 'the Pod reaches itself: without this it would answer itself directly' : '';
+  }
+}
+
+export function describeEndpoint({ pod, nodeName, isLocal, ready, serving, terminating }: Endpoint): string {
+  const who = pod === '' ? 'an endpoint' : `Pod ${pod}`;
+  const where = isLocal ? 'on this node' : nodeName === '' ? '' : `on ${nodeName}`;
+  const state = ready
+    ? 'ready'
+    : terminating
+      ? serving
+        ? 'terminating, but serving'
+        : 'terminating'
+      : 'not ready';
+  return [who, where].filter((part) => part !== '').join(' ') + `, ${state}`;
+}
