@@ -40,7 +40,7 @@ export function toDocument(config: Readonly<Settings>): Record<string, unknown> 
       masqueradeBit: config.iptablesMasqueradeBit,
       masqueradeAll: !nftables && config.masqueradeAll,
       localhostNodePorts: config.localhostNodePorts,
-      ...(mode === 'iptables' ? inForce : notInForce),
+      ...(mode === 'iptables' || mode === 'userspace' ? inForce : notInForce),
     },
     ipvs: {
       ...(mode === 'ipvs' ? inForce : notInForce),

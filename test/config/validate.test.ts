@@ -83,6 +83,10 @@ const refused: [argv: string[] | string, message: string][] = [
     ['--proxy-mode=fast'],
     `${K}.Mode.ProxyMode: Invalid value: "fast": must be iptables, ipvs, nftables, userspace or blank (blank means the best-available proxy [currently iptables])`,
   ],
+  [
+    'mode: userspace\nbindAddress: 127.0.0.1\nportRange: 9-5',
+    `[${K}.BindAddress: Invalid value: "127.0.0.1": userspace mode cannot proxy on localhost, ${K}.PortRange: Invalid value: "9-5": must be begin-end, begin+offset or one port, with ports from 1 to 65535]`,
+  ],
   [['--kube-api-burst=-1'], `${K}.ClientConnection.Burst: Invalid value: -1: ${tooSmall}`],
   [['--config-sync-period=0'], `${K}.ConfigSyncPeriod: Invalid value: 0s: must be greater than 0`],
   [

@@ -8,6 +8,7 @@ import {
   compareRecords,
   untilLimit,
 } from '../../src/lab/scenario/compare.ts';
+import { derivedTruth } from '../../src/lab/scenario/modeDifferences.ts';
 import type { CheckRecord, HttpRecord, ProbeRecord, UntilRecord } from '../../src/lab/scenario/types.ts';
 
 function probe(fields: Partial<ProbeRecord>): ProbeRecord {
@@ -142,4 +143,28 @@ test("expectations in an author's words, for all modes or one", () => {
   assert.ok(!holds({ iptables: { outcome: 'timeout' }, nftables: { outcome: 'ok' } }));
   assert.ok(holds({ outcome: 'ok', nftables: { outcome: 'refused' } }));
   assert.ok(answeredBy([], {}));
+});
+
+test('where a mode hides the client, an address of any node stands for its own, and nothing else does', () => {
+  const truth = probe({ sources: { 'client-ip': 40 } });
+  const compare = (ours: ProbeRecord['sources'], wanted = truth): number =>
+    compareRecords(wanted, probe({ sources: ours }), { clientHidden: true }).differences.length;
+  assert.equal(compare({ 'node-ip/node-1': 40 }), 0);
+  assert.equal(compare({ 'client-ip': 40 }), 0);
+  assert.equal(compare({ 'pod-ip/a1': 40 }), 1);
+  assert.equal(compare({ 'client-ip': 40 }, probe({ sources: { 'node-ip/node-1': 40 } })), 1);
+});
+
+test('the differences of a mode replace what the truth says of those probes, and of no others', () => {
+  const record = probe({ id: 'down', outcomes: { ok: 40 }, backends: { 'a1:8080': 40 } });
+  const truth = {
+    scenario: 'restart',
+    mode: 'iptables',
+    reference: '',
+    probes: [record, { ...record, id: 'up' }],
+  };
+  const [down, up] = derivedTruth(truth, 'userspace').probes as ProbeRecord[];
+  assert.deepEqual([down?.outcomes, down?.backends], [{ refused: 40 }, {}]);
+  assert.deepEqual(up?.outcomes, { ok: 40 });
+  assert.deepEqual(derivedTruth({ ...truth, scenario: 'nodeport' }, 'userspace').probes, truth.probes);
 });

@@ -2,6 +2,7 @@
  * Userspace mode without any packet rule, for a kernel without usable NAT: service addresses become this node's own,
  * and this process listens on each frontend. What rules decide elsewhere is decided when a connection is accepted.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Family } from '../../api/objects.ts';
 import type { Logger } from '../../log/logger.ts';
 import { cidrContains, formatAddressPort, parseCIDR, type CIDR } from '../../services/ip.ts';
@@ -28,10 +29,14 @@ interface Served {
   route: Route;
   readonly balancer: Balancer;
   /** By `ip:port`. */
-  readonly listeners: Map<string, { readonly listener: Listener; readonly serviceIP: string }>;
+  readonly listeners: Map<string, Listener>;
+  /** Made this node's own for it; where nobody listens, the kernel then refuses. */
+  readonly serviceIPs: Set<string>;
 }
 
 const reportInterval = 1000;
+const bindAttempts = 20;
+const bindPause = 10;
 
 export class DirectDataplane implements Dataplane {
   readonly mode = 'userspace';
@@ -97,7 +102,7 @@ export class DirectDataplane implements Dataplane {
   stop(): Promise<void> {
     clearInterval(this.#timer);
     for (const { listeners } of this.#served.values())
-      for (const { listener } of listeners.values()) {
+      for (const listener of listeners.values()) {
         listener.close(true);
         this.#deps.sockets.give(1);
       }
@@ -121,12 +126,16 @@ export class DirectDataplane implements Dataplane {
     this.#index.replace(served?.route, after);
     if (served === undefined) return;
     const wanted = new Set(after === undefined ? [] : this.#places(after).map(({ key }) => key));
-    for (const [key, { listener, serviceIP }] of served.listeners) {
+    for (const [key, listener] of served.listeners) {
       if (wanted.has(key)) continue;
       served.listeners.delete(key);
       listener.close(false);
       this.#deps.sockets.give(1);
-      if (serviceIP !== '') addresses.give(serviceIP);
+    }
+    for (const ip of served.serviceIPs) {
+      if (after?.frontends.some((frontend) => frontend.ip === ip) === true) continue;
+      served.serviceIPs.delete(ip);
+      addresses.give(ip);
     }
     if (after === undefined) this.#served.delete(id);
   }
@@ -136,23 +145,23 @@ export class DirectDataplane implements Dataplane {
     if (served === undefined) {
       if (route.port.protocol === 'SCTP')
         this.#deps.log.error('SCTP cannot be proxied in userspace mode', { servicePort: route.port.name });
-      served = { route, balancer: new Balancer(), listeners: new Map() };
+      served = { route, balancer: new Balancer(), listeners: new Map(), serviceIPs: new Set() };
       this.#served.set(id, served);
     }
     served.route = route;
-    const { balancer, listeners } = served;
+    const { balancer, listeners, serviceIPs } = served;
     balancer.set(route);
-    for (const { listener } of listeners.values()) listener.endpointsChanged((key) => balancer.has(key));
+    for (const { ip } of route.frontends) {
+      if (ip === '' || serviceIPs.has(ip) || this.#nodeAddresses.includes(ip)) continue;
+      addresses.take(ip);
+      serviceIPs.add(ip);
+    }
+    for (const listener of listeners.values()) listener.endpointsChanged((key) => balancer.has(key));
     for (const { key, host, frontend } of this.#places(route)) {
       if (listeners.has(key)) continue;
-      const { ip } = frontend;
-      const isOwn = ip === '' || this.#nodeAddresses.includes(ip);
       try {
-        if (!isOwn) addresses.take(ip);
-        const listener = await this.#listen(host, served, frontend);
-        listeners.set(key, { listener, serviceIP: isOwn ? '' : ip });
+        listeners.set(key, await this.#listen(host, served, frontend));
       } catch (err) {
-        if (!isOwn && addresses.has(ip)) addresses.give(ip);
         this.#deps.log.error('Cannot listen on a frontend; it does not answer until it changes', {
           servicePort: route.port.name,
           frontend: key,
@@ -168,12 +177,19 @@ export class DirectDataplane implements Dataplane {
       this.#context.refused('socket_limit');
       throw new Error('too many open sockets');
     }
-    try {
-      const type = frontend.protocol === 'UDP' ? UdpListener : TcpListener;
-      return await type.open({ host, port: frontend.port }, this.#context, this.#chooser(served, frontend));
-    } catch (error) {
-      sockets.give(1);
-      throw error;
+    const type = frontend.protocol === 'UDP' ? UdpListener : TcpListener;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await type.open({ host, port: frontend.port }, this.#context, this.#chooser(served, frontend));
+      } catch (error) {
+        // The kernel takes a moment to make an IPv6 address usable.
+        const early = (error as NodeJS.ErrnoException).code === 'EADDRNOTAVAIL' && attempt < bindAttempts;
+        if (!early) {
+          sockets.give(1);
+          throw error;
+        }
+        await sleep(bindPause);
+      }
     }
   }
 
@@ -209,10 +225,12 @@ export class DirectDataplane implements Dataplane {
       verdict === 'cluster' || verdict === 'local' ? verdict : undefined;
     if (kind === 'clusterIP') return pool(route.internal);
     const own = client === ip || this.#nodeAddresses.includes(client);
-    if (kind === 'loadBalancerIP' && route.port.sourceRanges.length > 0 && client !== ip) {
+    if (kind === 'loadBalancerIP' && route.port.sourceRanges.length > 0) {
+      // A process of this node comes from the very address it goes to.
+      const source = client === ip ? this.#options.nodeIP : client;
       const allowed = route.port.sourceRanges.some((text) => {
         const range = parseCIDR(text);
-        return range !== undefined && cidrContains(range, client);
+        return range !== undefined && cidrContains(range, source);
       });
       if (!allowed) return undefined;
     }
