@@ -167,7 +167,7 @@ function podsHere(wanted: WantedNode | undefined, catalog: Catalog | undefined, 
   return here;
 }
 
-/** Where no machine is asked, packets from outside come in by an interface that is not that of Pods. */
+/** Where no machine is asked and Pods are told by interface, packets from outside come in by another one. */
 function interfaces(
   { config }: InputArguments,
   kernel: KernelState | undefined,
@@ -179,6 +179,7 @@ function interfaces(
       : config.detectLocalMode === 'InterfaceNamePrefix'
         ? `${config.interfaceNamePrefix}0`
         : '';
-  const out = kernel?.routes.find(({ cidr }) => cidr.prefix === 0)?.interface ?? (imagined ? 'eth0' : '');
+  const out =
+    kernel?.routes.find(({ cidr }) => cidr.prefix === 0)?.interface ?? (imagined && pod !== '' ? 'eth0' : '');
   return { ...(out === '' ? {} : { outInterface: out }), ...(pod === '' ? {} : { podInterface: pod }) };
 }

@@ -147,7 +147,7 @@ async function explain(argv: readonly string[], io: CommandOutput): Promise<numb
       io.out(printObservation(live));
     }
   }
-  return arrives && live?.agrees !== false ? 0 : 3;
+  return arrives && live?.agrees !== false ? 0 : 1;
 }
 
 async function observe(made: Parameters<typeof tell>[0], count: number, seconds: number) {

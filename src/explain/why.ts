@@ -64,7 +64,7 @@ function causeOf(given: Case, outcome: Outcome, step: Step, dispatched: boolean)
       if (/^KUBE-SVL-|^local-/.test(chain))
         return `${localField(decision?.frontend?.kind)}: Local: only endpoints on ${world.nodeName || 'this node'}`;
       if (chain === 'KUBE-MARK-MASQ') return masqueradeCause(given, outcome);
-      if (/^KUBE-FW-/.test(chain))
+      if (chain.startsWith('KUBE-FW-'))
         return `spec.loadBalancerSourceRanges: ${route?.port.sourceRanges.join(', ') ?? ''}`;
       if (
         decision?.frontend !== undefined &&

@@ -191,7 +191,7 @@ function makePacket(
     second: '172.31.1.11',
     loopback: kind === 'localhost' || kind === 'node' ? '127.0.0.1' : '172.31.0.11',
     nobody: '10.96.5.5',
-  }[to]!;
+  }[to];
   const ofNode = to === 'node' || to === 'second' || to === 'loopback';
   // From 127.0.0.1 one reaches only addresses of this machine, and the other way round.
   const source = destination === '127.0.0.1' ? '127.0.0.1' : kind === 'localhost' ? '172.31.0.11' : address;

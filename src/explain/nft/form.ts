@@ -4,6 +4,9 @@
  */
 export type Value = bigint | string;
 
+/** The key of a catch-all element. */
+export const anything = { any: true } as const;
+
 /** One part of a key: a value, or everything from `first` to `last`. */
 export type KeyPart =
   Value | { readonly first: bigint; readonly last: bigint } | { readonly prefix: string } | '*any';

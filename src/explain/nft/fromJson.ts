@@ -1,7 +1,7 @@
 /** Tables as `nft -j list ruleset` prints them (libnftables-json(5)). */
 import { canonicalIP, cidrRange, parseCIDR } from '../../services/ip.ts';
 import { addressNumber } from './evaluate.ts';
-import { addressTypes, protocols, stateBits, statusBits } from './form.ts';
+import { addressTypes, anything, protocols, stateBits, statusBits } from './form.ts';
 import type {
   Expr,
   KeyPart,
@@ -49,8 +49,8 @@ export function parseRuleset(text: string): NftTable[] {
     }
   >();
   const tableOf = (object: Fields): NonNullable<ReturnType<typeof tables.get>> => {
-    const family = String(object['family']);
-    const name = String(object['table']);
+    const family = textOf(object['family']);
+    const name = textOf(object['table']);
     let table = tables.get(`${family} ${name}`);
     if (table === undefined) {
       table = { family, name, chains: new Map(), sets: new Map() };
@@ -64,7 +64,7 @@ export function parseRuleset(text: string): NftTable[] {
       const object = fields(value);
       if (object === undefined) continue;
       if (kind === 'chain') {
-        const name = String(object['name']);
+        const name = textOf(object['name']);
         const hook = object['hook'];
         const priority = object['prio'];
         tableOf(object).chains.set(name, {
@@ -74,10 +74,10 @@ export function parseRuleset(text: string): NftTable[] {
             ? {}
             : {
                 hook: {
-                  type: String(object['type']),
+                  type: textOf(object['type']),
                   hook,
-                  priority: typeof priority === 'number' ? priority : (priorities[String(priority)] ?? 0),
-                  policy: String(object['policy'] ?? 'accept'),
+                  priority: typeof priority === 'number' ? priority : (priorities[textOf(priority)] ?? 0),
+                  policy: textOf(object['policy'] ?? 'accept'),
                 },
               }),
         });
@@ -87,7 +87,7 @@ export function parseRuleset(text: string): NftTable[] {
       } else if (kind === 'rule') rules.push(object);
       // `nft -j list` gives elements with their set; `nft -j monitor` and some scripts apart from it.
       else if (kind === 'element') {
-        const set = tableOf(object).sets.get(String(object['name']));
+        const set = tableOf(object).sets.get(textOf(object['name']));
         if (set !== undefined) {
           const more = elementsOf(object['elem']).map(readElement);
           tableOf(object).sets.set(set.name, { ...set, elements: [...set.elements, ...more] });
@@ -99,7 +99,7 @@ export function parseRuleset(text: string): NftTable[] {
     const expressions = object['expr'];
     const statements = Array.isArray(expressions) ? (expressions as readonly Json[]) : [];
     tableOf(object)
-      .chains.get(String(object['chain']))
+      .chains.get(textOf(object['chain']))
       ?.rules.push({
         statements: statements.map(readStatement),
         text: statements
@@ -112,6 +112,13 @@ export function parseRuleset(text: string): NftTable[] {
   return [...tables.values()].filter(
     ({ family }) => family === 'ip' || family === 'ip6' || family === 'inet',
   );
+}
+
+/** What stands in JSON for a word or number; empty for anything else. */
+function textOf(value: Json | undefined): string {
+  return typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean'
+    ? String(value)
+    : '';
 }
 
 function fields(value: Json | undefined): Fields | undefined {
@@ -127,7 +134,7 @@ function elementsOf(value: Json | undefined): readonly Json[] {
 function readSet(object: Fields): NftSet {
   const flags = object['flags'];
   const dynamic = Array.isArray(flags) && flags.includes('dynamic');
-  return { name: String(object['name']), elements: elementsOf(object['elem']).map(readElement), dynamic };
+  return { name: textOf(object['name']), elements: elementsOf(object['elem']).map(readElement), dynamic };
 }
 
 function readElement(item: Json): NftElement {
@@ -162,12 +169,12 @@ function keyParts(key: Json): KeyPart[] {
 
 function keyPart(value: Json): KeyPart {
   if (typeof value === 'number') return BigInt(value);
-  if (typeof value === 'string') return value === '*' ? '*any' : symbol(value);
+  if (typeof value === 'string') return value === '*' ? anything : symbol(value);
   const object = fields(value);
   const prefix = fields(object?.['prefix']);
   if (prefix !== undefined) {
-    const cidr = parseCIDR(`${String(prefix['addr'])}/${String(prefix['len'])}`);
-    if (cidr === undefined) return String(prefix['addr']);
+    const cidr = parseCIDR(`${textOf(prefix['addr'])}/${textOf(prefix['len'])}`);
+    if (cidr === undefined) return textOf(prefix['addr']);
     const { first, last } = cidrRange(cidr);
     return { first: bytesValue(first), last: bytesValue(last) };
   }
@@ -181,7 +188,7 @@ function keyPart(value: Json): KeyPart {
 }
 
 function bytesValue(bytes: Uint8Array): bigint {
-  return BigInt(`0x${Buffer.from(bytes).toString('hex')}`);
+  return BigInt(`0x${Buffer.from(bytes).totextOf('hex')}`);
 }
 
 /** Addresses, protocols and numbers by value; what is none of these stays text (interface names). */
@@ -268,11 +275,11 @@ function readStatement(json: Json): NftStatement {
     }
     case 'set':
     case 'map':
-      return { kind: 'remember', set: String(object[kind]).replace(/^@/, '') };
+      return { kind: 'remember', set: textOf(object[kind]).replace(/^@/, '') };
     case 'notrack':
       return { kind: 'notrack' };
     case 'limit': {
-      const question = `no more than ${String(object['rate'])} in a ${String(object['per'])}`;
+      const question = `no more than ${textOf(object['rate'])} in a ${textOf(object['per'])}`;
       return { kind: 'maybe', question, usual: object['inv'] !== true };
     }
     case 'counter':
@@ -313,7 +320,7 @@ function readMatch(object: Fields): NftStatement | undefined {
   if (Array.isArray(set)) {
     const elements = (set as readonly Json[]).map((item): NftElement => {
       const word = typeof item === 'string' ? symbolOf(left, item) : undefined;
-      return word === undefined ? readElement(item) : { key: [word], comment: '', text: String(item) };
+      return word === undefined ? readElement(item) : { key: [word], comment: '', text: textOf(item) };
     });
     // A packet has one state; `ct state { new, established }` asks whether it is among these.
     return { kind: 'match', left, operator, right: { inline: { name: '', elements, dynamic: false } } };
@@ -339,20 +346,20 @@ function readExpr(json: Json): Expr {
   switch (kind) {
     case 'payload':
       return typeof object['field'] === 'string'
-        ? { kind: 'field', name: `${String(object['protocol'])} ${object['field']}` }
+        ? { kind: 'field', name: `${textOf(object['protocol'])} ${object['field']}` }
         : unknown;
     case 'meta': {
-      const key = String(object['key']);
+      const key = textOf(object['key']);
       return { kind: 'field', name: key === 'iifname' || key === 'oifname' ? key : `meta ${key}` };
     }
     case 'ct': {
       const direction = typeof object['dir'] === 'string' ? `${object['dir']} ` : '';
-      return { kind: 'field', name: `ct ${direction}${String(object['key'])}` };
+      return { kind: 'field', name: `ct ${direction}${textOf(object['key'])}` };
     }
     case 'fib': {
       const flags = object['flags'];
-      const list = Array.isArray(flags) ? flags.join(' . ') : String(flags);
-      return { kind: 'field', name: `fib ${list} ${String(object['result'])}` };
+      const list = Array.isArray(flags) ? flags.map(textOf).join(' . ') : textOf(flags);
+      return { kind: 'field', name: `fib ${list} ${textOf(object['result'])}` };
     }
     case 'numgen': {
       const [modulus, offset] = [Number(object['mod']), Number(object['offset'] ?? 0)];

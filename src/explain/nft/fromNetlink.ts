@@ -27,6 +27,7 @@ import {
   typeSize,
   type TypeName,
 } from '../../linux/netlink/nftables/types.ts';
+import { anything } from './form.ts';
 import type {
   Expr,
   KeyPart,
@@ -124,7 +125,7 @@ function convertSet(set: KernelSet, elements: readonly Element[]): NftSet {
 function convertElement(set: KernelSet, element: Element, key?: KeyPart[]): NftElement {
   const parts = splitConcat(set.key, element.key).map((bytes, i) => valueOf(set.key[i]!, bytes));
   let keyParts: KeyPart[] = key ?? parts;
-  if (key === undefined && element.flags === 2) keyParts = ['*any'];
+  if (key === undefined && element.flags === 2) keyParts = [anything];
   else if (key === undefined && element.keyEnd !== undefined) {
     const ends = splitConcat(set.key, element.keyEnd).map((bytes, i) => valueOf(set.key[i]!, bytes));
     keyParts = parts.map((first, i) => {

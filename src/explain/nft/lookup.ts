@@ -1,8 +1,9 @@
 /** Finds elements of sets and maps: by hash where a key is exact, by trying where it is a range. */
+import { anything } from './form.ts';
 import type { KeyPart, NftElement, Value } from './form.ts';
 
 export function matchesPart(part: KeyPart, value: Value): boolean {
-  if (part === '*any') return true;
+  if (part === anything) return true;
   if (typeof part === 'bigint' || typeof part === 'string') {
     if (typeof part === 'string' && part.endsWith('*') && typeof value === 'string') {
       return value.startsWith(part.slice(0, -1));
@@ -19,24 +20,28 @@ export class SetIndex {
 
   constructor(elements: readonly NftElement[]) {
     for (const element of elements) {
-      if (element.key.every(isExact)) this.#exact.set(element.key.join(' . '), element);
+      if (element.key.every(isExact)) this.#exact.set(keyText(element.key as readonly Value[]), element);
       else this.#others.push(element);
     }
     // A catch-all element is the last to ask.
-    this.#others.sort((a, b) => Number(a.key[0] === '*any') - Number(b.key[0] === '*any'));
+    this.#others.sort((a, b) => Number(a.key[0] === anything) - Number(b.key[0] === anything));
   }
 
   find(key: readonly Value[]): NftElement | undefined {
-    const exact = this.#exact.get(key.join(' . '));
+    const exact = this.#exact.get(keyText(key));
     if (exact !== undefined) return exact;
     return this.#others.find(
       ({ key: parts }) =>
-        parts[0] === '*any' ||
+        parts[0] === anything ||
         (parts.length === key.length && parts.every((part, i) => matchesPart(part, key[i]!))),
     );
   }
 }
 
+function keyText(key: readonly Value[]): string {
+  return key.join(' . ');
+}
+
 function isExact(part: KeyPart): boolean {
-  return typeof part === 'bigint' || (typeof part === 'string' && part !== '*any' && !part.endsWith('*'));
+  return typeof part === 'bigint' || (typeof part === 'string' && !part.endsWith('*'));
 }

@@ -1,0 +1,387 @@
+/** The classic mistakes around Services: each is named in plain words, by one command. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { runExplain } from '../../src/explain/cli.ts';
+import type { Explanation } from '../../src/explain/explanation.ts';
+
+const nodes = `
+kind: Node
+apiVersion: v1
+metadata: {name: node-1}
+spec: {podCIDRs: [10.244.1.0/24]}
+status: {addresses: [{type: InternalIP, address: 172.31.0.11}]}
+---
+kind: Node
+apiVersion: v1
+metadata: {name: node-2}
+spec: {podCIDRs: [10.244.2.0/24]}
+status: {addresses: [{type: InternalIP, address: 172.31.0.12}]}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: web-1, namespace: shop, labels: {app: web}}
+spec: {nodeName: node-2, containers: [{name: web, image: web, ports: [{containerPort: 8080, name: http}]}]}
+status: {podIP: 10.244.2.10}
+---
+`;
+
+interface Parts {
+  readonly service?: string;
+  readonly labels?: string;
+  readonly metadata?: string;
+  readonly endpoints?: string;
+  readonly slice?: string;
+  readonly sliceType?: string;
+}
+
+function manifest({
+  service = '',
+  metadata = '',
+  labels,
+  endpoints,
+  slice = 'name: http, port: 8080',
+  sliceType = 'IPv4',
+}: Parts): string {
+  return `${nodes}
+kind: Service
+apiVersion: v1
+metadata: {name: web, namespace: shop${metadata}}
+spec:
+  clusterIP: 10.96.0.20
+  selector: {${labels ?? 'app: web'}}
+  ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30080}]
+  type: NodePort
+${service}
+---
+kind: EndpointSlice
+apiVersion: discovery.k8s.io/v1
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: ${sliceType}
+ports: [{${slice}}]
+endpoints: [${endpoints ?? '{addresses: [10.244.2.10], nodeName: node-2, targetRef: {kind: Pod, namespace: shop, name: web-1}}'}]
+`;
+}
+
+interface Run {
+  readonly explanation: Explanation;
+  readonly code: number;
+  readonly text: string;
+}
+
+async function explain(
+  yaml: string,
+  args: readonly string[],
+  files: Readonly<Record<string, string>> = {},
+): Promise<Run> {
+  const folder = mkdtempSync(join(tmpdir(), 'pointsman-explain-'));
+  try {
+    writeFileSync(join(folder, 'manifest.yaml'), yaml);
+    for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text);
+    const full = ['--node', 'node-1', '--cluster-cidr', '10.244.0.0/16', '-f', join(folder, 'manifest.yaml')];
+    full.push(...args.map((arg) => arg.replace('FOLDER', folder)));
+    const outputs: string[] = [];
+    let errors = '';
+    let code = 0;
+    for (const more of [['--json'], []]) {
+      let out = '';
+      code = await runExplain([...full, ...more], {
+        out: (text) => void (out += text),
+        err: (text) => void (errors += text),
+        colour: false,
+      });
+      outputs.push(out);
+    }
+    assert.equal(errors, '');
+    return { explanation: JSON.parse(outputs[0]!) as Explanation, code, text: outputs[1]! };
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+interface Mistake {
+  readonly name: string;
+  readonly yaml: string;
+  readonly args: readonly string[];
+  readonly files?: Readonly<Record<string, string>>;
+  readonly reason: string;
+  readonly says: string;
+  readonly severity?: 'warning';
+}
+
+const toCluster = ['--from', '10.244.1.50', '--to', 'shop/web:http'];
+
+const save = (foreign: string): string => `*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+${foreign}
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:KUBE-SERVICES - [0:0]
+:KUBE-SEP-A - [0:0]
+-A PREROUTING -j KUBE-SERVICES
+-A KUBE-SERVICES -d 10.96.0.20/32 -p tcp -m tcp --dport 80 -j KUBE-SEP-A
+-A KUBE-SEP-A -p tcp -m tcp -j DNAT --to-destination 10.244.2.10:8080
+COMMIT
+`;
+
+const mistakes: readonly Mistake[] = [
+  {
+    name: 'a misspelt selector',
+    yaml: manifest({ labels: 'app: wbe', endpoints: '' }),
+    args: toCluster,
+    reason: 'selector_matches_nothing',
+    says: 'spec.selector of Service shop/web is app=wbe, which matches no Pod: Pod shop/web-1 has app=web. Without a Pod it has no endpoints, so connections are refused (port unreachable).',
+  },
+  {
+    name: 'a targetPort at which nobody listens',
+    yaml: manifest({ slice: 'name: http, port: 8081' }),
+    args: toCluster,
+    reason: 'target_port',
+    severity: 'warning',
+    says: 'spec.ports[].targetPort of Service shop/web leads to port 8081, but the containers of Pod shop/web-1 declare 8080 (http). If nobody listens at 8081, the Pod itself refuses the connection.',
+  },
+  {
+    name: 'Pods that are not ready',
+    yaml: manifest({
+      endpoints: '{addresses: [10.244.2.10], nodeName: node-2, conditions: {ready: false, serving: false}}',
+    }),
+    args: toCluster,
+    reason: 'not_ready',
+    says: 'Service shop/web has 1 endpoint, but none is ready, so connections are refused (port unreachable): 10.244.2.10:8080.',
+  },
+  {
+    name: 'no endpoints anywhere',
+    yaml: manifest({ endpoints: '' }),
+    args: toCluster,
+    reason: 'no_endpoints',
+    says: 'Service shop/web has no endpoints anywhere (its EndpointSlices are empty), so connections are refused (port unreachable).',
+  },
+  {
+    name: 'policy Local without a Pod on the node',
+    yaml: manifest({ service: '  externalTrafficPolicy: Local' }),
+    args: ['--from', 'outside', '--to', '172.31.0.11:30080'],
+    reason: 'local_policy',
+    says: 'spec.externalTrafficPolicy of Service shop/web is Local and no ready endpoint is on node-1; node-2 has 1. The packet is dropped without an answer.',
+  },
+  {
+    name: 'internal policy Local without a Pod on the node',
+    yaml: manifest({ service: '  internalTrafficPolicy: Local' }),
+    args: toCluster,
+    reason: 'local_policy',
+    says: 'spec.internalTrafficPolicy of Service shop/web is Local and no ready endpoint is on node-1; node-2 has 1. The packet is dropped without an answer.',
+  },
+  {
+    name: 'a client outside the source ranges',
+    yaml: manifest({
+      service:
+        '  loadBalancerSourceRanges: [192.0.2.0/24]\nstatus: {loadBalancer: {ingress: [{ip: 203.0.113.9}]}}',
+    }).replace('type: NodePort', 'type: LoadBalancer'),
+    args: ['--from', 'outside', '--to', '203.0.113.9:80'],
+    reason: 'source_range',
+    says: 'spec.loadBalancerSourceRanges of Service shop/web lets only 192.0.2.0/24 in; 198.51.100.77 is not among them, so the packet is dropped without an answer.',
+  },
+  {
+    name: "another node's address",
+    yaml: manifest({}),
+    args: ['--from', 'outside', '--to', '172.31.0.12:30080'],
+    reason: 'wrong_node_address',
+    says: "30080 is a node port of Service shop/web, but 172.31.0.12 is not an address of node-1 (it is node-2's): no rule here translates it.",
+  },
+  {
+    name: 'the service port dialled at a node',
+    yaml: manifest({}),
+    args: ['--from', 'outside', '--to', '172.31.0.11:80'],
+    reason: 'no_such_node_port',
+    says: 'No Service has node port 80/TCP. 80 is the port of Service shop/web at its cluster IP; its node port is 30080.',
+  },
+  {
+    name: 'a port that the Service does not have',
+    yaml: manifest({}),
+    args: ['--from', '10.244.1.50', '--to', '10.96.0.20:8080'],
+    reason: 'no_such_port',
+    says: 'Service shop/web has no port 8080/TCP: it has http 80/TCP. The packet is passed on as it is, most likely into the void.',
+  },
+  {
+    name: 'an address that no Service has',
+    yaml: manifest({}),
+    args: ['--from', '10.244.1.50', '--to', '10.96.0.99:80'],
+    reason: 'no_such_service',
+    says: 'No Service answers at 10.96.0.99: it is no cluster IP, external IP or load balancer address of any Service. The packet is passed on as it is, most likely into the void.',
+  },
+  {
+    name: 'a Service of another proxy',
+    yaml: manifest({ metadata: ', labels: {service.kubernetes.io/service-proxy-name: mesh}' }),
+    args: ['--from', '10.244.1.50', '--to', '10.96.0.20:80'],
+    reason: 'other_proxy',
+    says: 'Service shop/web is not ours to serve: label service.kubernetes.io/service-proxy-name gives it to another proxy (metadata.labels["service.kubernetes.io/service-proxy-name"]).',
+  },
+  {
+    name: 'endpoints of the other family only',
+    yaml: manifest({ endpoints: '{addresses: ["fd00::10"], nodeName: node-2}', sliceType: 'IPv6' }),
+    args: toCluster,
+    reason: 'wrong_family',
+    says: 'Service shop/web has endpoints of IPv6 only, and the packet is IPv4, so connections are refused (port unreachable).',
+  },
+  {
+    name: 'port names that differ',
+    yaml: manifest({ slice: 'name: web, port: 8080' }),
+    args: toCluster,
+    reason: 'port_name',
+    says: 'The EndpointSlices of Service shop/web have no port named "http" of TCP: they have web 8080/TCP, so connections are refused (port unreachable).',
+  },
+  {
+    name: "somebody else's rule in the way",
+    yaml: manifest({}),
+    args: [...toCluster, '--dump', 'FOLDER/rules.txt'],
+    files: { 'rules.txt': save('-A FORWARD -d 10.244.2.0/24 -m comment --comment "do not touch" -j DROP') },
+    reason: 'foreign_rule',
+    says: 'A rule that is not the service proxy\'s drops the packet: rule "-d 10.244.2.0/24 -m comment --comment "do not touch" -j DROP" in chain FORWARD (filter FORWARD).',
+  },
+  {
+    name: 'rules that are older than the objects',
+    yaml: manifest({ endpoints: '{addresses: [10.244.2.99], nodeName: node-2}' }),
+    args: [...toCluster, '--dump', 'FOLDER/rules.txt'],
+    files: { 'rules.txt': save('') },
+    reason: 'rules_behind',
+    says: 'The rules lead to 10.244.2.10:8080, which is no usable endpoint of Service shop/web: the rules are older than the objects.',
+  },
+  {
+    name: 'a UDP flow to a Pod that is gone',
+    yaml: manifest({ slice: 'name: http, port: 8080, protocol: UDP' }).replace(
+      '{name: http, port: 80,',
+      '{name: http, port: 80, protocol: UDP,',
+    ),
+    args: [...toCluster, '--conntrack', 'FOLDER/flows.txt'],
+    files: {
+      'flows.txt':
+        'udp      17 29 src=10.244.1.50 dst=10.96.0.20 sport=5353 dport=80 [UNREPLIED] src=10.244.2.66 dst=10.244.1.50 sport=8080 dport=5353 mark=0 use=1\n',
+    },
+    reason: 'stale_udp_flow',
+    says: 'The kernel remembers a UDP flow of this client (port 5353) to 10.244.2.66:8080, which is no endpoint any more; as long as datagrams come from that port, rules are not asked again, and nobody answers.',
+  },
+  {
+    name: 'affinity to a Pod that is gone',
+    yaml: manifest({ service: '  sessionAffinity: ClientIP' }),
+    args: [...toCluster, '--dump', 'FOLDER/rules.json'],
+    files: {
+      'rules.json': JSON.stringify({
+        nftables: [
+          { table: { family: 'ip', name: 'kube-proxy' } },
+          {
+            chain: {
+              family: 'ip',
+              table: 'kube-proxy',
+              name: 'nat-prerouting',
+              type: 'nat',
+              hook: 'prerouting',
+              prio: -100,
+              policy: 'accept',
+            },
+          },
+          {
+            map: {
+              family: 'ip',
+              table: 'kube-proxy',
+              name: 'sticky-clients',
+              type: 'ipv4_addr',
+              map: ['ipv4_addr', 'inet_service'],
+              flags: ['timeout', 'dynamic'],
+              elem: [
+                [
+                  { elem: { val: '10.244.1.50', timeout: 10800, expires: 7200 } },
+                  { concat: ['10.244.2.66', 8080] },
+                ],
+              ],
+            },
+          },
+          {
+            rule: {
+              family: 'ip',
+              table: 'kube-proxy',
+              chain: 'nat-prerouting',
+              expr: [
+                {
+                  dnat: {
+                    family: 'ip',
+                    addr: {
+                      map: { key: { payload: { protocol: 'ip', field: 'saddr' } }, data: '@sticky-clients' },
+                    },
+                  },
+                },
+              ],
+            },
+          },
+        ],
+      }),
+    },
+    reason: 'affinity_to_gone',
+    says: 'Session affinity (spec.sessionAffinity: ClientIP) still sends this client to 10.244.2.66:8080, which is no usable endpoint of Service shop/web any more.',
+  },
+];
+
+for (const { name, yaml, args, files, reason, says, severity = 'cause' } of mistakes) {
+  test(`names the cause: ${name}`, async () => {
+    const { explanation, code, text } = await explain(yaml, args, files);
+    const finding = explanation.findings.find((one) => one.reason === reason);
+    assert.deepEqual(
+      finding === undefined ? explanation.findings : { message: finding.message, severity: finding.severity },
+      { message: says, severity },
+    );
+    assert.equal(code, severity === 'cause' ? 1 : 0);
+    assert.ok(text.replaceAll(/\s+/g, ' ').includes(says), text);
+    // A chain's name may be longer than a line is wide; sentences are not.
+    for (const line of text.split('\n')) assert.ok(line.length <= 80 || !line.trim().includes(' '), line);
+  });
+}
+
+test('a Service that is fine has nothing to find', async () => {
+  const { explanation, code } = await explain(manifest({}), toCluster);
+  assert.deepEqual(explanation.findings, []);
+  assert.equal(code, 0);
+  assert.deepEqual(
+    explanation.outcomes.map(({ kind, destination, probability, masqueraded, who }) => ({
+      kind,
+      destination,
+      probability,
+      masqueraded,
+      who,
+    })),
+    [
+      {
+        kind: 'endpoint',
+        destination: '10.244.2.10:8080',
+        probability: 1,
+        masqueraded: false,
+        who: 'Pod shop/web-1 on node-2, ready',
+      },
+    ],
+  );
+});
+
+test('headless and ExternalName Services are explained, not followed', async () => {
+  const headless = manifest({})
+    .replace('clusterIP: 10.96.0.20', 'clusterIP: None')
+    .replace('type: NodePort', 'type: ClusterIP')
+    .replace(', nodePort: 30080', '');
+  let errors = '';
+  const folder = mkdtempSync(join(tmpdir(), 'pointsman-explain-'));
+  try {
+    writeFileSync(join(folder, 'm.yaml'), headless);
+    const io = { out: () => undefined, err: (text: string) => void (errors += text), colour: false };
+    assert.equal(await runExplain(['-f', folder, '--node', 'node-1', ...toCluster], io), 1);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+  assert.match(
+    errors,
+    /Service shop\/web is headless \(spec.clusterIP: None\): DNS answers with the Pods' own addresses/,
+  );
+});
