@@ -29,6 +29,8 @@ echo 'exec bash /run/vm/command.bash' >"$control/command"
 mkfifo "$control/out"
 cat "$control/out" &
 drain=$!
+# Kept open here, so that the reader neither waits for a guest that never opens it, nor ends before the guest does.
+exec 8>"$control/out"
 console=$control/console
 case $VM_ENGINE in
   uml)
@@ -36,7 +38,7 @@ case $VM_ENGINE in
     # When it panics it signals its whole process group: it gets one of its own.
     TMPDIR=$control setsid "$VM_TREE/usr/bin/linux.uml" uml_dir="$control/uml" "mem=${VM_MEMORY}M" \
       initrd="$VM_TREE/initramfs" rdinit=/init quiet panic=-1 con=null con0=null,fd:2 con1=null,fd:1 \
-      VM_ENGINE=uml VM_CONTROL="$control" </dev/null >"$control/out" 2>"$console" &
+      VM_ENGINE=uml VM_CONTROL="$control" </dev/null >"$control/out" 2>"$console" 8>&- &
     ;;
   tcg)
     boot_limit=${VM_BOOT_LIMIT:-180}
@@ -55,7 +57,7 @@ case $VM_ENGINE in
       options+=(-L "$VM_TREE/qemu/usr/share/seabios" -L "$VM_TREE/qemu/usr/share/qemu")
     fi
     export LD_LIBRARY_PATH=$libraries
-    "$virtiofsd" --socket-path="$control/fs" -o source=/ -o cache=always -o sandbox=chroot >"$control/virtiofsd" 2>&1 &
+    "$virtiofsd" --socket-path="$control/fs" -o source=/ -o cache=always -o sandbox=chroot >"$control/virtiofsd" 2>&1 8>&- &
     for _ in {1..100}; do [ -S "$control/fs" ] && break; sleep 0.05; done
     # Guest memory needs its own shared mapping for virtiofs.
     setsid "$qemu" "${options[@]}" -machine pc -accel tcg,thread=multi -cpu max -smp 2 -m "${VM_MEMORY}M" \
@@ -65,7 +67,7 @@ case $VM_ENGINE in
       -device virtio-serial-pci -chardev "file,id=out,path=$control/out" -device virtserialport,chardev=out \
       -serial "file:$console" -kernel "$VM_TREE/vmlinuz" -initrd "$VM_TREE/initramfs" \
       -append "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on rdinit=/init VM_ENGINE=tcg VM_CONTROL=$control" \
-      </dev/null >"$control/qemu.log" 2>&1 &
+      </dev/null >"$control/qemu.log" 2>&1 8>&- &
     unset LD_LIBRARY_PATH
     ;;
 esac
@@ -84,9 +86,12 @@ guest=$!
   else
     touch "$control/late-boot"
   fi
-  kill -KILL -- -$guest
-) &
+  # It leads a group once setsid has run.
+  kill -KILL $guest 2>/dev/null || true
+  kill -KILL -- -$guest 2>/dev/null
+) 8>&- &
 wait $guest 2>/dev/null || true
+exec 8>&-
 # The guest's last words may still be on their way through the pipe; it ends with its last writer.
 wait $drain || true
 

@@ -137,15 +137,15 @@ for module in "${early[@]}"; do
     name=$(basename "$file")
     compgen -G "$initial/modules/???-${name%%.*}.ko" >/dev/null && continue
     case $file in
-      *.xz) xz -dc "$file" ;;
-      *.gz) gzip -dc "$file" ;;
+      *.xz) "$busybox" xz -dc "$file" ;;
+      *.gz) "$busybox" gzip -dc "$file" ;;
       *.zst) zstd -dcq "$file" ;;
       *) cat "$file" ;;
     esac >"$initial/modules/$number-${name%%.*}.ko"
     number=$((number + 1))
   done < <("$work/modprobe" -S "$version" -d "$tree" --show-depends "$module")
 done
-(cd "$initial" && "$busybox" find . | "$busybox" cpio -o -H newc 2>/dev/null) | gzip -1 >"$tree/initramfs"
+(cd "$initial" && "$busybox" find . | "$busybox" cpio -o -H newc 2>/dev/null) | "$busybox" gzip -1 >"$tree/initramfs"
 
 mkdir -p "$tree/tools"
 cp "$busybox" "$tree/tools/busybox"
