@@ -46,6 +46,11 @@ export const commands: readonly Command[] = [
     load: () => import('./render.ts'),
   },
   {
+    name: 'diff',
+    summary: 'compare what a node wants with what its kernel has, and name who else has rules there',
+    load: () => import('./diff.ts'),
+  },
+  {
     name: 'lab',
     summary: 'a small cluster on this machine: to try things, and to play scenario files',
     load: () => import('./lab.ts'),

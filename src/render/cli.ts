@@ -35,7 +35,7 @@ export interface CommandOutput {
   readonly err: (text: string) => void;
 }
 
-const standardOutput: CommandOutput = {
+export const standardOutput: CommandOutput = {
   out: (text) => process.stdout.write(text),
   err: (text) => process.stderr.write(text),
 };

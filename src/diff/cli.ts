@@ -1,0 +1,136 @@
+/** `pointsman diff`: wanted against kernel. Exit codes: 0 the same, 1 different, 2 usage, or something cannot be read. */
+import { readFileSync } from 'node:fs';
+import { UsageError } from '../config/flags.ts';
+import { parseSave } from '../linux/iptables/save.ts';
+import { inputHelp, parseArguments } from '../render/arguments.ts';
+import { refuse, standardOutput, type CommandOutput } from '../render/cli.ts';
+import { readInputs } from '../render/inputs.ts';
+import { stderrLogger } from '../render/stderrLogger.ts';
+import type { Wanted, WantedFamily } from '../render/wanted.ts';
+import { printDifference, type Difference } from './difference.ts';
+import { diffIptables } from './iptablesDiff.ts';
+import {
+  iptablesNeighbours,
+  nftNeighbours,
+  printNeighbour,
+  ServiceAddresses,
+  type Neighbour,
+} from './neighbours.ts';
+import { diffNftables } from './nftablesDiff.ts';
+import { isOwnChain } from '../dataplane/iptables/names.ts';
+
+const help = `Usage: pointsman diff [-f PATH ... | --kubeconfig FILE] [flags]
+
+Compares what a node's proxy wants with what the kernel has: rule by rule and element by element, by what they do. Run it
+on the node, as root (or in its network namespace). Then it says who else has rules where Service traffic passes.
+
+  pointsman diff --mode nftables --node node-1 --kubeconfig /etc/kubernetes/admin.conf
+  pointsman diff --node node-1 -f manifests.yaml --saved dump.txt     (no root: against saved iptables rules)
+
+  - is what the kernel has, + what is wanted. What history decides is not compared: order in maps, handles, slots.
+
+What to do:
+  --saved FILE          output of iptables-save (or ip6tables-save with --family IPv6) instead of the kernel
+  --json                the answer as JSON
+
+${inputHelp}
+Exit status: 0 the same, 1 different, 2 usage, or something cannot be read.
+`;
+
+interface Comparison {
+  readonly differences: Difference[];
+  readonly neighbours: Neighbour[];
+  readonly notes: readonly string[];
+}
+
+/** Resolves to the exit code. */
+export async function runDiff(argv: readonly string[], io: CommandOutput = standardOutput): Promise<number> {
+  try {
+    const parsed = parseArguments(argv, { values: { saved: 1 }, switches: ['json'] });
+    if (parsed.help) {
+      io.out(help);
+      return 0;
+    }
+    const given = await parsed.inputs();
+    for (const warning of given.warnings) io.err(`${warning}\n`);
+    const { cluster, wanted } = await readInputs(given, { log: stderrLogger(io.err) });
+    const { mode } = wanted.config;
+    if (mode !== 'iptables' && mode !== 'nftables')
+      throw new UsageError(`mode ${mode} cannot be compared: use --mode iptables or nftables`);
+    if (cluster.problems.length > 0)
+      io.err(`${cluster.problems.length} problems in the objects: pointsman render --check names them\n`);
+    const saved = parsed.extra.get('saved')?.at(-1);
+    if (saved !== undefined && (mode !== 'iptables' || wanted.families.length !== 1))
+      throw new UsageError('--saved is for iptables mode and one family: add --family IPv4 or IPv6');
+    const answers: Comparison[] = [];
+    for (const family of wanted.families)
+      answers.push(saved === undefined ? await compare(wanted, family) : compareSaved(wanted, family, saved));
+    const differences = answers.flatMap((one) => one.differences);
+    const neighbours = answers.flatMap((one) => one.neighbours);
+    const notes = [...new Set(answers.flatMap((one) => one.notes))];
+    if (parsed.switches.has('json'))
+      io.out(
+        `${JSON.stringify({ mode, node: wanted.node.name, differences, neighbours, notes }, null, 2)}\n`,
+      );
+    else io.out(print(wanted, { differences, neighbours, notes }));
+    return differences.length > 0 ? 1 : 0;
+  } catch (error) {
+    refuse(error, 'diff', io);
+    return 2;
+  }
+}
+
+async function compare(wanted: Wanted, family: WantedFamily): Promise<Comparison> {
+  const { mode } = wanted.config;
+  // Only here the kernel's doors are needed.
+  const { readKernel } = await import('./kernel.ts');
+  const kernel = await readKernel(family.family, mode);
+  const { randomFully, tcpBeLiberal, localAddresses, notes } = kernel;
+  const differences =
+    mode === 'nftables'
+      ? diffNftables(family, kernel.nftables, localAddresses)
+      : diffIptables(wanted, family, kernel.iptables ?? [], { randomFully, tcpBeLiberal }, localAddresses);
+  const addresses = new ServiceAddresses(family);
+  return {
+    differences,
+    neighbours: [
+      ...iptablesNeighbours(family.family, kernel.iptables ?? [], addresses, ownIn(mode)),
+      ...nftNeighbours(family.family, kernel.foreign, addresses),
+    ],
+    notes,
+  };
+}
+
+function compareSaved(wanted: Wanted, family: WantedFamily, path: string): Comparison {
+  const tables = parseSave(readFileSync(path, 'utf8'));
+  return {
+    differences: diffIptables(wanted, family, tables),
+    neighbours: iptablesNeighbours(family.family, tables, new ServiceAddresses(family), ownIn('iptables')),
+    notes: [],
+  };
+}
+
+/** Chains of ours: in nftables mode there are none among those of iptables. */
+function ownIn(mode: string): (chain: string) => boolean {
+  if (mode !== 'iptables') return () => false;
+  const fixed =
+    /^KUBE-(SERVICES|EXTERNAL-SERVICES|NODEPORTS|POSTROUTING|MARK-MASQ|FORWARD|PROXY-FIREWALL|PROXY-CANARY)$/;
+  return (chain) => fixed.test(chain) || isOwnChain(chain);
+}
+
+function print({ config, node, families }: Wanted, { differences, neighbours, notes }: Comparison): string {
+  let text = differences.map(printDifference).join('');
+  if (neighbours.length > 0) {
+    text += `${text === '' ? '' : '\n'}Others with rules where Service traffic passes:\n`;
+    text += neighbours.map(printNeighbour).join('');
+  }
+  for (const note of notes) text += `${note}\n`;
+  const services = families
+    .map(({ family, table }) => `${table.routes.size} ${family} service ports`)
+    .join(', ');
+  const verdict =
+    differences.length === 0
+      ? 'the kernel has what is wanted'
+      : `${differences.length} ${differences.length === 1 ? 'difference' : 'differences'}`;
+  return `${text}${text === '' ? '' : '\n'}${config.mode} mode, node ${node.name === '' ? '(no name)' : node.name}, ${services}: ${verdict}\n`;
+}

@@ -1,0 +1,221 @@
+/**
+ * Wanted against the kernel's table. What history decides is not compared: handles, the slots of endpoints, the numbers
+ * under which clients are remembered, and what is counted.
+ */
+import { sameHook, signExpressions } from '../linux/netlink/nftables/compare.ts';
+import { setFlags, type Element, type NftSet, type Rule } from '../linux/netlink/nftables/objects.ts';
+import {
+  printElement,
+  printExpressions,
+  printRule,
+  type TableContents,
+} from '../linux/netlink/nftables/print.ts';
+import { readStickyNumber } from '../dataplane/nftables/keys.ts';
+import { nftablesContents } from '../render/nftables.ts';
+import type { WantedFamily } from '../render/wanted.ts';
+import { unmatched, type Difference } from './difference.ts';
+
+export function diffNftables(
+  family: WantedFamily,
+  actual: TableContents | undefined,
+  localAddresses: readonly string[],
+): Difference[] {
+  const wanted = nftablesContents(family, localAddresses);
+  const name = `${wanted.table.family} ${wanted.table.name}`;
+  const found: Difference[] = [];
+  const add = (difference: Omit<Difference, 'family' | 'servicePort'>, servicePort = ''): void => {
+    found.push({ family: family.family, servicePort, ...difference });
+  };
+  if (actual === undefined) {
+    add({ kind: 'missing', object: 'table', where: name, wanted: [], actual: [] });
+    return found;
+  }
+  diffChains(wanted, actual, name, add);
+  const owner = ownerOf(family);
+  for (const set of wanted.sets) {
+    const where = `${name} ${set.name}`;
+    const there = actual.sets.find((one) => one.name === set.name);
+    if (there === undefined) {
+      add({ kind: 'missing', object: 'set', where, wanted: [], actual: [] });
+    } else if (!sameShape(set, there)) {
+      add({ kind: 'altered', object: 'set', where, wanted: [shapeOf(set)], actual: [shapeOf(there)] });
+    } else if (set.name !== 'sticky-clients') {
+      diffElements(set, wanted, actual, where, owner, add);
+    }
+  }
+  for (const set of actual.sets) {
+    if ((set.flags & setFlags.anonymous) !== 0 || wanted.sets.some((one) => one.name === set.name)) continue;
+    add({ kind: 'extra', object: 'set', where: `${name} ${set.name}`, wanted: [], actual: [] });
+  }
+  return found;
+}
+
+type Add = (difference: Omit<Difference, 'family' | 'servicePort'>, servicePort?: string) => void;
+
+function diffChains(wanted: TableContents, actual: TableContents, table: string, add: Add): void {
+  for (const chain of wanted.chains) {
+    const where = `${table} ${chain.name}`;
+    const rules = wanted.rules.filter((rule) => rule.chain === chain.name);
+    const there = actual.chains.find((one) => one.name === chain.name);
+    const print = (rule: Rule): string => printRule(rule);
+    if (there === undefined) {
+      add({ kind: 'missing', object: 'chain', where, wanted: rules.map(print), actual: [] });
+      continue;
+    }
+    if (!sameHook(chain, there)) {
+      const hook = (one: typeof chain): string => JSON.stringify(one.hook ?? 'no hook');
+      add({ kind: 'altered', object: 'chain', where, wanted: [hook(chain)], actual: [hook(there)] });
+    }
+    const have = actual.rules.filter((rule) => rule.chain === chain.name);
+    const { missing, extra } = unmatched(rules, have, signRule);
+    for (const rule of missing)
+      add({ kind: 'missing', object: 'rule', where, wanted: [print(rule)], actual: [] });
+    for (const rule of extra)
+      add({ kind: 'extra', object: 'rule', where, wanted: [], actual: [print(rule)] });
+    if (missing.length > 0 || extra.length > 0) continue;
+    if (rules.every((rule, i) => signRule(rule) === signRule(have[i]!))) continue;
+    const sides = { wanted: rules.map(print), actual: have.map(print) };
+    add({ kind: 'altered', object: 'rule', where: `${where} (order)`, ...sides });
+  }
+  for (const chain of actual.chains) {
+    if (wanted.chains.some((one) => one.name === chain.name)) continue;
+    const lines = actual.rules.filter((rule) => rule.chain === chain.name).map((rule) => printRule(rule));
+    add({ kind: 'extra', object: 'chain', where: `${table} ${chain.name}`, wanted: [], actual: lines });
+  }
+}
+
+/** By what it says: stock nft uses other registers for the same rule than we do. What cannot be printed counts by its bytes. */
+function signRule({ expressions, table }: Rule): string {
+  const counting = expressions.filter(({ kind }) => kind !== 'counter');
+  const unknown = counting.filter(({ kind }) => kind === 'unknown');
+  const text = printExpressions(counting, { family: table.family });
+  return unknown.length === 0 ? text : `${text} ${signExpressions(unknown)}`;
+}
+
+/** Same key, value and flags. Counters in elements are somebody's choice. */
+function sameShape(a: NftSet, b: NftSet): boolean {
+  return shapeOf(a) === shapeOf(b);
+}
+
+function shapeOf({ key, value, flags }: NftSet): string {
+  return `${key.join(' . ')}${value === undefined ? '' : ` : ${String(value)}`}, flags 0x${flags.toString(16)}`;
+}
+
+/** An element in a form in which equal ones do the same, by what it is found by. */
+interface Entry {
+  readonly key: string;
+  readonly value: string;
+  readonly text: string;
+}
+
+function diffElements(
+  set: NftSet,
+  wanted: TableContents,
+  actual: TableContents,
+  where: string,
+  owner: (text: string) => string,
+  add: Add,
+): void {
+  const [mine, theirs] = [entriesOf(set, wanted), entriesOf(set, actual)];
+  const { missing, extra } = unmatched(mine, theirs, ({ key, value }) => `${key}=${value}`);
+  const rest = new Map<string, Entry[]>();
+  for (const entry of extra) rest.set(entry.key, [...(rest.get(entry.key) ?? []), entry]);
+  for (const entry of missing) {
+    const other = rest.get(entry.key)?.pop();
+    const sides = { wanted: [entry.text], actual: other === undefined ? [] : [other.text] };
+    const kind = other === undefined ? 'missing' : 'altered';
+    add({ kind, object: 'element', where, ...sides }, owner(entry.text));
+  }
+  for (const entry of [...rest.values()].flat())
+    add({ kind: 'extra', object: 'element', where, wanted: [], actual: [entry.text] }, owner(entry.text));
+}
+
+function entriesOf(set: NftSet, contents: TableContents): Entry[] {
+  const elements = contents.elements.get(set.name) ?? [];
+  const hex = (bytes: Uint8Array | undefined): string => Buffer.from(bytes ?? []).toString('hex');
+  const valueOf = ({ data, verdict }: Element): string =>
+    verdict === undefined ? hex(data) : `${verdict.code} ${verdict.chain ?? ''}`;
+  if (set.name.endsWith('endpoints')) return slottedEntries(set, elements);
+  if (set.name === 'sticky-times') {
+    return elements.map((element) => ({
+      key: `${element.comment}`,
+      value: valueOf(element),
+      text: `${element.verdict?.chain} for ${element.comment}`,
+    }));
+  }
+  if (set.name.endsWith('sticky-ids')) {
+    const names = new Map<number, string>();
+    for (const { key, verdict, comment } of contents.elements.get('sticky-times') ?? [])
+      names.set(readStickyNumber(key), `${verdict?.chain} for ${comment}`);
+    return elements.map((element) => {
+      const name =
+        names.get(readStickyNumber(element.data ?? new Uint8Array(4))) ?? 'a number without a time';
+      return { key: hex(element.key), value: name, text: `${keyText(set, element)} : ${name}` };
+    });
+  }
+  return elements.map((element) => ({
+    key: `${hex(element.key)} ${hex(element.keyEnd)} ${element.flags ?? 0}`,
+    value: valueOf(element),
+    text: printElement(set, bare(element)),
+  }));
+}
+
+/** All endpoints of one frontend are one entry: which slot one is in means nothing. */
+function slottedEntries(set: NftSet, elements: readonly Element[]): Entry[] {
+  const lists = new Map<
+    string,
+    { readonly head: string; readonly texts: string[]; readonly slots: number[] }
+  >();
+  for (const element of elements) {
+    const { key } = element;
+    const head = Buffer.from(key.subarray(0, key.length - 4)).toString('hex');
+    const text = printElement(set, bare(element));
+    const [keyPart = '', endpoint = ''] = text.split(' : ');
+    let list = lists.get(head);
+    if (list === undefined) {
+      list = { head: keyPart.slice(0, keyPart.lastIndexOf(' . ')), texts: [], slots: [] };
+      lists.set(head, list);
+    }
+    list.texts.push(endpoint);
+    list.slots.push(readStickyNumber(key, key.length - 4));
+  }
+  return [...lists].map(([key, { head, texts, slots }]) => {
+    const sorted = texts.toSorted().join(', ');
+    const gap = slots.toSorted((a, b) => a - b).some((slot, i) => slot !== i);
+    const value = gap ? `${sorted} (a slot is missing)` : sorted;
+    return { key, value, text: `${head} : ${value}` };
+  });
+}
+
+/** Without what time and traffic change. */
+function bare({ key, keyEnd, data, verdict, flags, comment }: Element): Element {
+  return {
+    key,
+    ...(keyEnd !== undefined && { keyEnd }),
+    ...(data !== undefined && { data }),
+    ...(verdict !== undefined && { verdict }),
+    ...(flags !== undefined && { flags }),
+    ...(comment !== undefined && { comment }),
+  };
+}
+
+function keyText(set: NftSet, element: Element): string {
+  return printElement(set, bare(element)).split(' : ', 1)[0]!;
+}
+
+/** The service port by the frontend that an element's text begins with. */
+function ownerOf({ table }: WantedFamily): (text: string) => string {
+  const owners = new Map<string, string>();
+  for (const { port, frontends } of table.routes.values()) {
+    for (const frontend of frontends) {
+      const end = `${frontend.protocol.toLowerCase()} . ${frontend.port}`;
+      owners.set(frontend.kind === 'nodePort' ? end : `${frontend.ip} . ${end}`, port.name);
+    }
+  }
+  return (text) => {
+    const named = / comment "([^"]+)"/.exec(text)?.[1];
+    if (named !== undefined) return named;
+    const parts = text.split(/ : | comment /, 1)[0]!.split(' . ');
+    return owners.get(parts.slice(0, 3).join(' . ')) ?? owners.get(parts.slice(0, 2).join(' . ')) ?? '';
+  };
+}
