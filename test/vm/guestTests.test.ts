@@ -1,4 +1,7 @@
-/** Runs all test files for the guest's kernel, `test/**\/*.guest.ts`, in one guest. */
+/**
+ * Runs all test files for the guest's kernel in one guest: `test/**\/*.guest.ts`, and those of IPVS mode, which skip
+ * themselves outside.
+ */
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,7 +11,7 @@ import { runInVm } from '../../src/lab/vm/vm.ts';
 
 const checkout = fileURLToPath(new URL('../..', import.meta.url));
 const files = readdirSync(join(checkout, 'test'), { recursive: true, encoding: 'utf8' })
-  .filter((file) => file.endsWith('.guest.ts'))
+  .filter((file) => file.endsWith('.guest.ts') || /^dataplane\/ipvs\/.*\.test\.ts$/.test(file))
   .map((file) => join('test', file))
   .sort();
 
@@ -20,4 +23,5 @@ test(`in a guest: ${files.join(', ')}`, async () => {
   assert.equal(code, 0, `${output}\n${said}`);
   const passed = Number(/^ℹ pass (\d+)$/m.exec(output)?.[1] ?? 0);
   assert.ok(passed >= files.length, output);
+  assert.match(output, /^ℹ skipped 0$/m, output);
 });

@@ -107,7 +107,8 @@ export function guestScenarioTests(mode: string, files: readonly string[]): void
     const name = basename(file, '.yaml');
     test(`${name} (${mode}, in a guest)`, async () => {
       await done.get(name);
-      assert.equal(complaint(results, name), '');
+      const text = complaint(results, name);
+      assert.ok(text === '', `\n${text}`);
     });
   }
 }

@@ -21,7 +21,27 @@ export interface ModeDifferences {
   readonly probes: readonly ProbeDifference[];
 }
 
+const ownAddress =
+  'A service address is an address of the node itself, where every port that is no service port is refused.';
+
 export const modeDifferences: Readonly<Record<string, ModeDifferences>> = {
+  ipvs: {
+    like: 'iptables',
+    probes: [
+      {
+        scenario: 'clusterip-tcp',
+        probes: ['wrong-port', 'wrong-protocol'],
+        why: ownAddress,
+        instead: { outcomes: { refused: 3 }, by: ['icmp-port'] },
+      },
+      {
+        scenario: 'load-balancer',
+        probes: ['open-wrong-port'],
+        why: ownAddress,
+        instead: { outcomes: { refused: 40 }, by: ['icmp-port'] },
+      },
+    ],
+  },
   userspace: {
     like: 'iptables',
     clientHidden:
