@@ -150,7 +150,10 @@ function dialTCP({ packet }: Case): Promise<Dialled> {
     const end = (result: Dialled['result']): void => {
       clearTimeout(timer);
       port = socket.localPort ?? port;
-      socket.destroy();
+      // An orderly end: the program on the other side must not take us for a fault.
+      socket.resume();
+      socket.end();
+      setTimeout(() => socket.destroy(), patience).unref();
       resolve({ port, result });
     };
     const timer = setTimeout(() => end('silence'), patience);
@@ -159,6 +162,7 @@ function dialTCP({ packet }: Case): Promise<Dialled> {
       port = error.localPort ?? port;
       end(error.code === 'ECONNREFUSED' ? 'refused' : 'silence');
     });
+    socket.on('error', () => undefined);
   });
 }
 

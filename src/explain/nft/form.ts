@@ -9,7 +9,7 @@ export const anything = { any: true } as const;
 
 /** One part of a key: a value, or everything from `first` to `last`. */
 export type KeyPart =
-  Value | { readonly first: bigint; readonly last: bigint } | { readonly prefix: string } | '*any';
+  Value | { readonly first: bigint; readonly last: bigint } | { readonly prefix: string } | typeof anything;
 
 /** What rules look at. Names are those of nft: `ip saddr`, `th dport`, `meta mark`, `ct state`, `fib daddr type`. */
 export type Expr =

@@ -188,7 +188,7 @@ function keyPart(value: Json): KeyPart {
 }
 
 function bytesValue(bytes: Uint8Array): bigint {
-  return BigInt(`0x${Buffer.from(bytes).totextOf('hex')}`);
+  return BigInt(`0x${Buffer.from(bytes).toString('hex')}`);
 }
 
 /** Addresses, protocols and numbers by value; what is none of these stays text (interface names). */

@@ -11,6 +11,7 @@ export function matchesPart(part: KeyPart, value: Value): boolean {
     return part === value;
   }
   if ('prefix' in part) return typeof value === 'string' && value.startsWith(part.prefix);
+  if ('any' in part) return true;
   return typeof value === 'bigint' && part.first <= value && value <= part.last;
 }
 

@@ -2,13 +2,10 @@
 import { sortedRoutes, wholeDocument } from '../../dataplane/iptables/document.ts';
 import { settingsOf } from '../../dataplane/iptables/settings.ts';
 import { jumpArgs, jumps, nodePortTail } from '../../dataplane/iptables/staticRules.ts';
-import { intervalElements, nodeAddressElements } from '../../dataplane/nftables/fixedSets.ts';
-import { makeLayout } from '../../dataplane/nftables/layout.ts';
-import { Mirror } from '../../dataplane/nftables/mirror.ts';
 import { parseSave, type SavedTable } from '../../linux/iptables/save.ts';
-import type { Element } from '../../linux/netlink/nftables/objects.ts';
 import type { TableContents } from '../../linux/netlink/nftables/print.ts';
 import { iptablesChains } from '../iptables/evaluate.ts';
+import { nftablesContents } from '../../render/nftables.ts';
 import { nftChains } from '../nft/evaluate.ts';
 import { tableFromKernel } from '../nft/fromNetlink.ts';
 import type { Wanted } from '../routes.ts';
@@ -49,32 +46,13 @@ export function wantedSave(wanted: Wanted, world: World): SavedTable[] {
 }
 
 /** Our table as the kernel would have it. */
-export function wantedTable(wanted: Wanted, world: World): TableContents {
-  const { options, table, serviceCIDRs } = wanted;
-  const layout = makeLayout(options);
-  const mirror = new Mirror(layout, options.nodeIP);
-  const elements = new Map<string, Element[]>([...layout.sets.keys()].map((name) => [name, []]));
-  const sink = {
-    add: (set: string, element: Element) => void elements.get(set)?.push(element),
-    // Nothing was there before.
-    remove: () => undefined,
+export function wantedTable({ options, table, serviceCIDRs }: Wanted, world: World): TableContents {
+  const family = {
+    family: table.family,
+    options,
+    table,
+    serviceCIDRs,
+    healthChecks: new Map<never, never>(),
   };
-  for (const [id, route] of table.routes) mirror.apply(id, route, sink);
-  elements.set('service-cidrs', intervalElements(serviceCIDRs));
-  if (!layout.allNodeAddresses) {
-    const bytes = options.family === 'IPv6' ? 16 : 4;
-    elements.set(
-      'node-addresses',
-      nodeAddressElements(options.nodePortAddresses, [...world.localAddresses], bytes),
-    );
-  }
-  const { made } = mirror.chains.take();
-  const chains = [...layout.chains, ...made, ...layout.baseChains];
-  return {
-    table: layout.table,
-    chains: chains.map(({ chain }) => chain),
-    rules: chains.flatMap(({ rules }) => rules),
-    sets: [...layout.sets.values()],
-    elements,
-  };
+  return nftablesContents(family, [...world.localAddresses]);
 }
