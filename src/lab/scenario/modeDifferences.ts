@@ -35,6 +35,12 @@ export const modeDifferences: Readonly<Record<string, ModeDifferences>> = {
         instead: { outcomes: { refused: 3 }, by: ['icmp-port'] },
       },
       {
+        scenario: 'clusterip-udp',
+        probes: ['wrong-protocol'],
+        why: ownAddress,
+        instead: { outcomes: { refused: 3 }, by: ['icmp-port'] },
+      },
+      {
         scenario: 'load-balancer',
         probes: ['open-wrong-port'],
         why: ownAddress,
