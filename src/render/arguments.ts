@@ -52,7 +52,7 @@ Node (a Node object among the objects wins over the flags):
   --node-ip LIST        its addresses          --zone NAME   its topology zone
   --pod-cidr LIST       its Pods' networks (for --detect-local-mode NodeCIDR)
 Rules:
-  --mode MODE           iptables (default), nftables, userspace
+  --mode MODE           iptables (default), nftables, ipvs, userspace
   --family FAMILY       IPv4, IPv6 or both; default: those the node has addresses of
   --config FILE         KubeProxyConfiguration; --mode wins over its mode
   and pointsman run's --cluster-cidr, --detect-local-mode, --pod-bridge-interface, --pod-interface-name-prefix,

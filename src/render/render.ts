@@ -1,6 +1,7 @@
 /** What a node's proxy would write into the kernel, in the syntax of the kernel's tools. Pure: no root, no kernel. */
 import type { Family } from '../api/objects.ts';
 import { renderIptables } from './iptables.ts';
+import { renderIpvs } from './ipvs.ts';
 import { renderNftables } from './nftables.ts';
 import { renderUserspace } from './userspace.ts';
 import type { Wanted, WantedFamily } from './wanted.ts';
@@ -16,10 +17,10 @@ export interface Rendering {
   readonly text: string;
 }
 
-/** One rendering for each family and tool. Equal input gives equal text. Throws a sentence for a mode without rendering. */
+/** One rendering for each family and tool. Equal input gives equal text. */
 export function render(wanted: Wanted): Rendering[] {
   const { mode } = wanted.config;
-  return wanted.families.map((one): Rendering => {
+  return wanted.families.flatMap((one): Rendering | Rendering[] => {
     const { family } = one;
     const restore = `${family === 'IPv6' ? 'ip6tables' : 'iptables'}-restore --noflush`;
     switch (mode) {
@@ -43,7 +44,10 @@ export function render(wanted: Wanted): Rendering[] {
           "the listeners' ports are examples: the daemon takes those that are free",
         ]);
       case 'ipvs':
-        throw new Error('mode ipvs cannot be rendered by this version; use iptables, nftables or userspace');
+        return renderIpvs(wanted, one).map(({ name, load, text, comments }) => {
+          const rendering = finish(wanted, family, `ipvs-${family}.${name}`, load, text);
+          return comments ? rendering : { ...rendering, text };
+        });
     }
   });
 }

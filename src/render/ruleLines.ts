@@ -7,6 +7,7 @@ import { poolsOf, routeRules } from '../dataplane/userspace/rules.ts';
 import { printElement } from '../linux/netlink/nftables/print.ts';
 import type { ServicePortId } from '../services/types.ts';
 import { iptablesSettings } from './iptables.ts';
+import { renderIpvs } from './ipvs.ts';
 import type { Wanted, WantedFamily } from './wanted.ts';
 
 /** Lines in the kernel tool's syntax by service port, in a stable order. */
@@ -16,7 +17,9 @@ export function ruleLines(wanted: Wanted, family: WantedFamily): Map<ServicePort
       return nftablesLines(family);
     case 'userspace':
       return userspaceLines(family);
-    default:
+    case 'ipvs':
+      return ipvsLines(wanted, family);
+    case 'iptables':
       return iptablesLines(wanted, family);
   }
 }
@@ -72,6 +75,19 @@ function userspaceLines({ family, options, table }: WantedFamily): Map<ServicePo
       route[pool].map((endpoint) => `${pool} listener → ${endpoint.key}`),
     );
     lines.set(id, [...own, ...served]);
+  }
+  return lines;
+}
+
+/** What the service port has in the sets and in IPVS, as one alone would; the rules themselves name no service. */
+function ipvsLines(wanted: Wanted, family: WantedFamily): Map<ServicePortId, string[]> {
+  const lines = new Map<ServicePortId, string[]>();
+  for (const [id, route] of family.table.routes) {
+    const alone = { ...family, table: { family: family.family, routes: new Map([[id, route]]) } };
+    const own = renderIpvs(wanted, alone).flatMap(({ name, text }) =>
+      name === 'rules' ? [] : text.split('\n').filter((line) => line !== '' && !/^(create|link) /.test(line)),
+    );
+    lines.set(id, own);
   }
   return lines;
 }

@@ -66,6 +66,36 @@ test("nft takes every rendering, and lists then the daemon's table", async () =>
   }
 });
 
+test('ipset and iptables-restore take every rendering of ipvs mode', async () => {
+  for (const name of scenarioNames) {
+    const wanted = await wantedOfText(scenarioManifest(name), ...labFlags, '--mode=ipvs');
+    const world = new IptablesWorld('nft');
+    try {
+      for (const { file, load, text } of render(wanted)) {
+        // Virtual servers need a kernel with IPVS, and the device one with dummy.
+        if (file.endsWith('ipset.save')) {
+          world.run(['ipset', 'restore', '-exist'], text);
+          const entries = (saved: string): string[] =>
+            saved
+              .split('\n')
+              .filter((line) => line.startsWith('add '))
+              .sort();
+          const family = file.includes('IPv6') ? 'KUBE-6-' : 'KUBE-';
+          const listed = entries(world.run(['ipset', 'save'])).filter(
+            (line) => line.startsWith('add KUBE-6-') === (family === 'KUBE-6-'),
+          );
+          assert.deepEqual(listed, entries(text), `${name} ${file}`);
+        } else if (file.endsWith('.rules')) {
+          // A kernel without IPVS has no match of that name either.
+          world.run([...load.split(' ')], text.replaceAll(/^.* -m ipvs .*\n/gm, ''));
+        }
+      }
+    } finally {
+      world.close();
+    }
+  }
+});
+
 test('affinity over IPv6: the one rule that nft 1.0.6 lists and cannot read is known', async () => {
   const wanted = await wantedOfText(
     JSON.stringify({

@@ -40,9 +40,9 @@ const written = [
 ];
 
 /** POINTSMAN_UPDATE_GOLDEN=1 writes them anew: then look at what git says has changed. */
-for (const mode of ['iptables', 'nftables', 'userspace']) {
+for (const mode of ['iptables', 'nftables', 'ipvs', 'userspace']) {
   test(`${mode}: the scenarios' end states render as they were written down`, async () => {
-    for (const name of written) {
+    for (const name of mode === 'ipvs' ? ['dual-stack', 'load-balancer'] : written) {
       const family = name === 'dual-stack' ? 'both' : 'IPv4';
       const flags = [...labFlags, `--mode=${mode}`, `--family=${family}`];
       const wanted = await wantedOfText(scenarioManifest(name), ...flags);
@@ -175,7 +175,7 @@ test('no door of the kernel is opened: nothing that render loads needs the nativ
     process.stderr.write('native: ' + koffi.length + ', code: ' + code);
   `;
   const objects = file('native.json', scenarioManifest('dual-stack'));
-  for (const mode of ['iptables', 'nftables', 'userspace']) {
+  for (const mode of ['iptables', 'nftables', 'ipvs', 'userspace']) {
     const said = execFileSync(
       'bash',
       [
