@@ -63,7 +63,8 @@ export function runTop(argv: readonly string[]): Promise<number> {
 /** Reads counts; made for one source. */
 interface Meter {
   readonly source: string;
-  read(): Promise<Counts & { readonly notes: readonly string[] }>;
+  /** Resolves to a new reading; `at` is when it was made, milliseconds. */
+  read(): Promise<Counts & { readonly notes: readonly string[]; readonly at: number }>;
   close(): void;
 }
 
@@ -94,12 +95,10 @@ async function watchRates(
   const meter = await openMeter(client, status, filter, flags.source);
   try {
     let before = await meter.read();
-    let at = performance.now();
     while (await screen.wait(interval)) {
       const after = await meter.read();
-      const now = performance.now();
-      const rates = ratesBetween(before, after, (now - at) / 1000, flags.sort);
-      [before, at] = [after, now];
+      const rates = ratesBetween(before, after, (after.at - before.at) / 1000, flags.sort);
+      before = after;
       const head = { node: status.node, mode: status.mode, source: meter.source, notes: after.notes };
       show(head, rates, flags.json === true, screen);
       if (flags.once === true) return;
@@ -148,9 +147,20 @@ async function openMeter(
 }
 
 function ruleMeter(client: DaemonClient, filter: ServiceFilter, name: string): Meter {
+  let last = '';
   return {
     source: `the counters of ${name} rules`,
-    read: async () => filterCounts(await client.counters(), filter),
+    async read() {
+      for (;;) {
+        const counters = await client.counters();
+        if (counters.read !== last) {
+          last = counters.read;
+          return { ...filterCounts(counters, filter), at: Date.parse(counters.read) };
+        }
+        // Where a reading takes long, the daemon gives the same one for a while.
+        await sleep(100);
+      }
+    },
     close: () => undefined,
   };
 }
@@ -168,7 +178,7 @@ async function conntrackMeter(
       counter.setIndex(new FlowIndex(await client.tables(filter)));
       const lost =
         counter.lost === 0 ? [] : ['More connections than could be followed: the numbers are too low.'];
-      return { ...counter.tally.counts(), refused: [], masqueraded: [], notes: lost };
+      return { ...counter.tally.counts(), refused: [], masqueraded: [], notes: lost, at: performance.now() };
     },
     close: () => counter.close(),
   };

@@ -24,7 +24,7 @@ export function statusLines(status: StatusDocument): string[] {
   if (!status.nodeEligible)
     lines.push('Load balancers are told to leave this node alone: it is unknown or being removed.');
   lines.push('', ...familyTable(families), '');
-  for (const family of families) lines.push(syncLine(family, now));
+  for (const family of families) lines.push(...syncLines(family, now));
   const unserved = families.reduce((sum, family) => sum + family.unserved, 0);
   if (unserved > 0)
     lines.push(`${count(unserved, 'service port')} without an endpoint: connections are refused.`);
@@ -40,9 +40,9 @@ function familyTable(families: readonly FamilyStatus[]): string[] {
   return columns([head, ...rows], [1, 2, 3, 4, 5, 6, 7]);
 }
 
-function syncLine({ family, sync }: FamilyStatus, now: number): string {
+function syncLines({ family, sync }: FamilyStatus, now: number): string[] {
   const { lastSuccess, lastDuration, lastWasFull, lastFailure, syncs, failures, listed } = sync;
-  if (!listed) return `Sync ${family}: none yet, Services and EndpointSlices are not listed`;
+  if (!listed) return [`Sync ${family}: none yet, Services and EndpointSlices are not listed`];
   const failed = failures === 0 ? 'none failed' : `${failures} failed`;
   const kind = lastWasFull ? 'full' : 'partial';
   const last =
@@ -50,9 +50,9 @@ function syncLine({ family, sync }: FamilyStatus, now: number): string {
       ? 'none has succeeded'
       : `last ${duration(Math.max(0, now - Date.parse(lastSuccess)))} ago (${kind}, ${duration(lastDuration ?? 0)})`;
   const line = `Sync ${family}: ${last}; ${count(syncs, 'sync')}, ${failed}`;
-  return lastFailure === null
-    ? line
-    : `${line}\n  last failure ${duration(now - Date.parse(lastFailure.time))} ago: ${lastFailure.error}`;
+  if (lastFailure === null) return [line];
+  const since = duration(now - Date.parse(lastFailure.time));
+  return [line, `  last failure ${since} ago: ${lastFailure.error}`];
 }
 
 function problemLines({ problems, moreProblems }: StatusDocument): string[] {

@@ -15,7 +15,7 @@ export interface TopHead {
 /** At most `height` lines of at most `width` characters. */
 export function topLines(head: TopHead, rates: Rates, width: number, height: number): string[] {
   const lines = [
-    `${head.node}  ${head.mode} mode  new connections over ${rates.seconds.toFixed(1)} s, from ${head.source}`,
+    `${head.node}  ${head.mode} mode  ${rates.seconds.toFixed(1)} s of ${head.source}`,
     `connections/s ${perSecond(rates.connections)}  refused/s ${perSecond(rates.refused)}  ` +
       `masqueraded/s ${perSecond(rates.masqueraded)}`,
     ...head.notes.map((note) => `! ${note}`),
