@@ -41,6 +41,12 @@ export const modeDifferences: Readonly<Record<string, ModeDifferences>> = {
         instead: { outcomes: { refused: 3 }, by: ['icmp-port'] },
       },
       {
+        scenario: 'endpoint-change',
+        probes: ['held-after-delete'],
+        why: 'Connections belong to a virtual server and end with it, which goes with its Service.',
+        instead: { fates: { 'a1:8080': { timeout: 10 }, 'b1:8080': { timeout: 10 } }, now: {} },
+      },
+      {
         scenario: 'load-balancer',
         probes: ['open-wrong-port'],
         why: ownAddress,
