@@ -108,7 +108,12 @@ function merge(ends: readonly End[], world: World): Outcome[] {
     const kind = kindOf(flow, verdict, world);
     const destination = formatPlace(flow.destination, flow.destinationPort);
     const masqueraded = flow.snat === 'masquerade' && verdict === 'accept';
-    const key = `${kind} ${destination} ${masqueraded ? 'masqueraded' : flow.source}`;
+    const last = flow.steps?.step;
+    // What a rule refuses is one outcome, whichever endpoint had been chosen before.
+    const key =
+      verdict === 'accept'
+        ? `${kind} ${destination} ${masqueraded ? 'masqueraded' : flow.source}`
+        : `${kind} ${last?.base} ${last?.chain} ${last?.rule}`;
     const seen = byKey.get(key);
     if (seen !== undefined) {
       seen.probability += flow.probability;
