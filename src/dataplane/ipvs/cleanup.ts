@@ -1,5 +1,6 @@
 /** Removes what IPVS mode (ours or kube-proxy's) leaves in the kernel; and, for a start in IPVS mode, what iptables mode does. */
 import type { Family } from '../../api/objects.ts';
+import { canonicalRule } from '../../linux/iptables/canonical.ts';
 import { Iptables } from '../../linux/iptables/iptables.ts';
 import { parseLine } from '../../linux/iptables/save.ts';
 import { NetlinkIpvs, type Ipvs } from '../../linux/netlink/ipvs/ipvs.ts';
@@ -7,7 +8,7 @@ import { serverFamily } from '../../linux/netlink/ipvs/objects.ts';
 import type { Logger } from '../../log/logger.ts';
 import type { Mode } from '../dataplane.ts';
 import { canaryChain, filterChains, isOwnChain, natChains } from '../iptables/names.ts';
-import { jumps as iptablesJumps } from '../iptables/staticRules.ts';
+import { jumpArgs, jumps as iptablesJumps } from '../iptables/staticRules.ts';
 import { Device } from './device.ts';
 import { chainsOf, setIds, sharedChains, type RuleTable } from './names.ts';
 import { ownership } from './ownership.ts';
@@ -24,6 +25,13 @@ export interface CleanupOptions {
 }
 
 const families: readonly Family[] = ['IPv4', 'IPv6'];
+
+/** Those of iptables mode. */
+const fixedChains: Readonly<Record<RuleTable, readonly string[]>> = {
+  nat: natChains,
+  filter: filterChains,
+  mangle: [],
+};
 
 /** Goes on after an error, and throws all of them at the end. */
 export async function cleanup(options: CleanupOptions): Promise<void> {
@@ -48,13 +56,12 @@ export async function cleanup(options: CleanupOptions): Promise<void> {
   for (const family of families) {
     const iptables = await Iptables.open(family);
     if (await iptables.usable()) {
-      for (const jump of jumps) {
-        if (kept !== undefined && jump.shared) continue;
-        await work.later(() => iptables.deleteRule(jump.table, jump.from, words(jump.args)));
-      }
+      const going = jumps.filter((jump) => kept === undefined || !jump.shared);
       for (const table of ['mangle', 'nat', 'filter'] as const) {
-        const gone = chainsOf[table].filter((chain) => kept?.[table].includes(chain) !== true);
-        await work.later(() => deleteChains(iptables, table, gone));
+        const chains: readonly string[] = chainsOf[table];
+        const goes = (chain: string): boolean =>
+          chains.includes(chain) && kept?.[table].includes(chain) !== true;
+        await work.later(() => removeRules(iptables, table, going, goes));
       }
     }
     work.now(() => {
@@ -76,27 +83,18 @@ export async function removeIptablesMode(log: Logger): Promise<void> {
   for (const family of families) {
     const iptables = await Iptables.open(family);
     if (!(await iptables.usable())) continue;
-    const ours = new Set(jumps.map((jump) => `${jump.table} ${jump.from} ${words(jump.args).join(' ')}`));
-    for (const { table, from, to, match, shared } of iptablesJumps) {
-      const args = [...match, '-j', to];
-      if (shared || ours.has(`${table} ${from} ${args.join(' ')}`)) continue;
-      await work.later(() => iptables.deleteRule(table, from, args));
+    const ours = new Set(jumps.map(identity));
+    const going = iptablesJumps
+      .filter((jump) => !jump.shared)
+      .map((jump) => ({ table: jump.table, from: jump.from, args: jumpArgs(jump) }))
+      .filter((jump) => !ours.has(identity(jump)));
+    for (const table of ['mangle', 'nat', 'filter'] as const) {
+      const chains: readonly string[] = [...fixedChains[table], canaryChain];
+      const kept: readonly string[] = chainsOf[table];
+      const goes = (chain: string): boolean =>
+        (chains.includes(chain) || (table === 'nat' && isOwnChain(chain))) && !kept.includes(chain);
+      await work.later(() => removeRules(iptables, table, going, goes));
     }
-    for (const table of ['nat', 'filter'] as const) {
-      const fixed: readonly string[] = [...(table === 'nat' ? natChains : filterChains), canaryChain];
-      await work.later(async () => {
-        const found: string[] = [];
-        await iptables.save(table, (line) => {
-          const event = parseLine(line);
-          if (event?.kind !== 'chain') return;
-          const theirs = fixed.includes(event.chain) || (table === 'nat' && isOwnChain(event.chain));
-          if (theirs && !(chainsOf[table] as readonly string[]).includes(event.chain))
-            found.push(event.chain);
-        });
-        await deleteChains(iptables, table, found);
-      });
-    }
-    await work.later(() => iptables.deleteChain('mangle', canaryChain));
   }
   work.end('cleaning up iptables mode');
 }
@@ -125,27 +123,47 @@ function deleteServers(family: Family, ipvs: Ipvs | undefined, options: CleanupO
   }
 }
 
-/** Those that are there, in one step. */
-async function deleteChains(iptables: Iptables, table: RuleTable, chains: readonly string[]): Promise<void> {
-  const there: string[] = [];
+interface JumpRule {
+  readonly table: RuleTable;
+  readonly from: string;
+  readonly args: string;
+}
+
+function identity(jump: JumpRule): string {
+  return `${jump.table} ${jump.from} ${canonicalRule(jump.args)}`;
+}
+
+/** Removes from one table, in one step, those of the jumps that are there, and the chains that `goes` says. */
+async function removeRules(
+  iptables: Iptables,
+  table: RuleTable,
+  going: readonly JumpRule[],
+  goes: (chain: string) => boolean,
+): Promise<void> {
+  const known = new Set(going.map(identity));
+  const chains: string[] = [];
+  const deletions: string[] = [];
   await iptables.save(table, (line) => {
     const event = parseLine(line);
-    if (event?.kind === 'chain' && chains.includes(event.chain)) there.push(event.chain);
+    if (event?.kind === 'chain') {
+      if (goes(event.chain)) chains.push(event.chain);
+    } else if (
+      event?.kind === 'rule' &&
+      known.has(identity({ table, from: event.chain, args: event.args }))
+    ) {
+      deletions.push(`-D ${event.chain} ${event.args}`);
+    }
   });
-  if (there.length === 0) return;
+  if (chains.length === 0 && deletions.length === 0) return;
   const lines = [
     `*${table}`,
-    ...there.map((chain) => `:${chain} - [0:0]`),
-    ...there.map((chain) => `-X ${chain}`),
+    ...chains.map((chain) => `:${chain} - [0:0]`),
+    ...deletions,
+    ...chains.map((chain) => `-X ${chain}`),
     'COMMIT',
     '',
   ];
   await iptables.restore(lines.join('\n'), table);
-}
-
-/** Rule arguments as words, comments unquoted. */
-function words(args: string): string[] {
-  return [...args.matchAll(/"([^"]*)"|(\S+)/g)].map((match) => match[1] ?? match[2] ?? '');
 }
 
 class Attempts {

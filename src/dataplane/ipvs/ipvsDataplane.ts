@@ -9,7 +9,7 @@ import type { Logger } from '../../log/logger.ts';
 import { cidrContains } from '../../services/ip.ts';
 import { matchesAll, matchingAddresses } from '../../services/nodePortAddresses.ts';
 import type { RoutingTable } from '../../services/types.ts';
-import type { Dataplane, DataplaneEvents, DataplaneReport, SyncRequest, SyncResult } from '../dataplane.ts';
+import type { ChangeByOthers, Dataplane, DataplaneEvents, DataplaneReport, SyncRequest, SyncResult } from '../dataplane.ts';
 import { openIpvs, probeScheduler } from './checks.ts';
 import { Device, counts } from './device.ts';
 import { setIds } from './names.ts';
@@ -39,6 +39,8 @@ export interface IpvsDependencies {
   readonly events: DataplaneEvents;
   /** Milliseconds between two looks for changes by others; default 4 s. */
   readonly checkInterval?: number;
+  /** What somebody else changed is put back; default true. If false, it is reported only. */
+  readonly repairDrift?: boolean;
   /** Milliseconds between two looks at real servers on their way out; default a minute. */
   readonly retirementInterval?: number;
   /** The kernel's IPVS, but in tests on kernels without. */
@@ -91,6 +93,8 @@ export class IpvsDataplane implements Dataplane {
   /** Fingerprint of iptables rules that were found right. */
   #verified: string | undefined;
   #drift: string | undefined;
+  /** What is wrong and stays so, where nothing is repaired: told once. */
+  #left: string | undefined;
   #timers: NodeJS.Timeout[] = [];
   #stopWatching: (() => void) | undefined;
   #addressesChanged = false;
@@ -435,6 +439,13 @@ export class IpvsDataplane implements Dataplane {
   }
 
   #drifted(what: string): void {
+    const repairing = this.#deps.repairDrift ?? true;
+    if (repairing || what !== this.#left)
+      this.#deps.report({ kind: 'changedByOthers', what, object: objectOf(what), by: '', repairing });
+    if (!repairing) {
+      this.#left = what;
+      return;
+    }
     this.#drift = what;
     this.#deps.events.resync(`IPVS state of ${this.family} was changed by somebody else: ${what}`);
   }
@@ -545,4 +556,11 @@ function sameSet(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {
 
 function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
+}
+
+function objectOf(what: string): ChangeByOthers['object'] {
+  if (what.startsWith('entries')) return 'element';
+  if (what.startsWith('set')) return 'set';
+  if (what.startsWith('chain')) return 'chain';
+  return /^(device|address|virtual|real)/.test(what) ? 'unknown' : 'rule';
 }
