@@ -9,7 +9,14 @@ import type { Logger } from '../../log/logger.ts';
 import { cidrContains } from '../../services/ip.ts';
 import { matchesAll, matchingAddresses } from '../../services/nodePortAddresses.ts';
 import type { RoutingTable } from '../../services/types.ts';
-import type { ChangeByOthers, Dataplane, DataplaneEvents, DataplaneReport, SyncRequest, SyncResult } from '../dataplane.ts';
+import type {
+  ChangeByOthers,
+  Dataplane,
+  DataplaneEvents,
+  DataplaneReport,
+  SyncRequest,
+  SyncResult,
+} from '../dataplane.ts';
 import { openIpvs, probeScheduler } from './checks.ts';
 import { Device, counts } from './device.ts';
 import { setIds } from './names.ts';

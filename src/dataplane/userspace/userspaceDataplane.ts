@@ -33,6 +33,8 @@ export interface UserspaceOptions extends DataplaneOptions {
   readonly udpIdleTimeout: number;
   /** Milliseconds between two looks for rules that somebody else changed. */
   readonly checkInterval: number;
+  /** What somebody else changed is put back; default true. If false, it is reported only. */
+  readonly repairDrift?: boolean;
 }
 
 /** What the mode uses beside the kernel's rules. */
@@ -77,6 +79,8 @@ export class UserspaceDataplane implements Dataplane {
   #syncing = false;
   #looking = false;
   #drift: string | undefined;
+  /** What is wrong and stays so, where nothing is repaired: told once. */
+  #left: string | undefined;
   #timers: NodeJS.Timeout[] = [];
 
   constructor(options: UserspaceOptions, deps: UserspaceDependencies) {
@@ -186,6 +190,16 @@ export class UserspaceDataplane implements Dataplane {
       if (wrong === undefined) {
         this.#verified = seen;
         return undefined;
+      }
+      const repairing = this.#options.repairDrift ?? true;
+      if (repairing || wrong !== this.#left) {
+        const object = wrong.startsWith('chain') ? 'chain' : 'rule';
+        this.#deps.report({ kind: 'changedByOthers', what: wrong, object, by: '', repairing });
+      }
+      if (!repairing) {
+        this.#left = wrong;
+        this.#verified = seen;
+        return wrong;
       }
       this.#drift = wrong;
       this.#deps.events.resync(`iptables rules of ${this.family} were changed by somebody else: ${wrong}`);

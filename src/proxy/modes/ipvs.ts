@@ -34,7 +34,8 @@ export const ipvsMode: ModeSupport = {
         events,
         report,
         log,
-        checkInterval: extras.repairDrift ? Math.min(extras.driftCheckPeriod, never) : never,
+        checkInterval: Math.min(extras.driftCheckPeriod, never),
+        repairDrift: extras.repairDrift,
       },
     );
     return Promise.resolve(dataplane);

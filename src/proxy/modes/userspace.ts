@@ -26,7 +26,8 @@ export const userspaceMode: ModeSupport = {
       ...options,
       bindAddress,
       udpIdleTimeout: extras.udpTimeout,
-      checkInterval: extras.repairDrift ? Math.min(extras.driftCheckPeriod, never) : never,
+      checkInterval: Math.min(extras.driftCheckPeriod, never),
+      repairDrift: extras.repairDrift,
     };
     const sockets = processSockets(log);
     if (!(await (await Iptables.open(options.family)).usable()))
