@@ -87,7 +87,7 @@ test('ipset and iptables-restore take every rendering of ipvs mode', async () =>
           assert.deepEqual(listed, entries(text), `${name} ${file}`);
         } else if (file.endsWith('.rules')) {
           // A kernel without IPVS has no match of that name either.
-          world.run([...load.split(' ')], text.replaceAll(/^.* -m ipvs .*\n/gm, ''));
+          world.run(load.split(' '), text.replaceAll(/^.* -m ipvs .*\n/gm, ''));
         }
       }
     } finally {
