@@ -78,7 +78,7 @@ export class Sets {
     let room = maxElements;
     while (room < wanted) room *= 2;
     const definition = setDefinition(id, this.#family, room);
-    const spare = { ...definition, name: this.#family === 'IPv6' ? 'KUBE-6-GROWING' : 'KUBE-GROWING' };
+    const spare = { ...definition, name: this.#spareName };
     this.#ipset.destroy(spare.name);
     this.#ipset.create(spare);
     this.#ipset.add(spare.name, spare.type, entriesOf(id, have));
@@ -87,19 +87,20 @@ export class Sets {
     this.#room.set(id, room);
   }
 
+  get #spareName(): string {
+    return this.#family === 'IPv6' ? 'KUBE-6-GROWING' : 'KUBE-GROWING';
+  }
+
   /** Names of those that were removed. */
   destroyAll(): string[] {
     const removed: string[] = [];
+    // Left behind by a process that ended while it filled one.
+    if (this.#ipset.destroy(this.#spareName)) removed.push(this.#spareName);
     for (const id of setIds) {
       const name = setName(id, this.#family);
       if (this.#ipset.destroy(name)) removed.push(name);
     }
     return removed;
-  }
-
-  existing(): string[] {
-    const names = new Set(this.#ipset.names());
-    return setIds.map((id) => setName(id, this.#family)).filter((name) => names.has(name));
   }
 
   close(): void {
