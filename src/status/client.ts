@@ -32,7 +32,7 @@ export interface ServiceFilter {
 }
 
 const hints: Readonly<Record<string, string>> = {
-  ENOENT: 'no pointsman runs on this node, or it has another --socket-path (give it with --socket)',
+  ENOENT: 'no pointsman runs on this node, or it has another --socket-path: give that with --socket',
   ECONNREFUSED: 'the daemon that made it has ended',
   EACCES: 'only the user that runs the daemon may ask: use sudo',
 };

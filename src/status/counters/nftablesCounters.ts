@@ -8,11 +8,7 @@ import { dumpElements } from '../../dataplane/nftables/kernelElements.ts';
 import { tableName, type SetName } from '../../dataplane/nftables/layout.ts';
 import { formatAddress } from '../../linux/address-bytes.ts';
 import type { AttributeReader } from '../../linux/netlink/message.ts';
-import {
-  readExpression,
-  readExpressions,
-  type Expression,
-} from '../../linux/netlink/nftables/expressions.ts';
+import type { Expression } from '../../linux/netlink/nftables/expressions.ts';
 import type { Rule } from '../../linux/netlink/nftables/objects.ts';
 import { NftSocket } from '../../linux/netlink/nftables/socket.ts';
 import { NETLINK_NETFILTER, NetlinkSocket } from '../../linux/netlink/socket.ts';
@@ -35,6 +31,9 @@ const ELEM_KEY = 1;
 const ELEM_DATA = 2;
 const ELEM_EXPR = 7;
 const ELEM_EXPRESSIONS = 11;
+const EXPR_NAME = 1;
+const EXPR_DATA = 2;
+const COUNTER_PACKETS = 2;
 /** Behind the frontend's key, in keys of endpoint maps: the slot. */
 const slotSize = 4;
 /** NFTA_DATA_VALUE or NFTA_DATA_VERDICT comes first and alone. */
@@ -55,32 +54,61 @@ function hex(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex');
 }
 
-interface RawElement {
+interface CountedElement {
   readonly key: Uint8Array;
   readonly data: Uint8Array;
-  /** NF_DROP is 0. */
-  readonly drops: boolean;
-  readonly packets: number | undefined;
+  readonly packets: number;
 }
 
-function readRaw(reader: AttributeReader): RawElement {
-  let key = none;
-  let data = none;
-  let drops = false;
-  let packets: number | undefined;
+/** Undefined: it does not count, or has counted nothing so far. Most of a large table, so without garbage until then. */
+function readCounted(reader: AttributeReader): CountedElement | undefined {
+  const { bytes } = reader;
+  let key = 0;
+  let keyEnd = 0;
+  let data = 0;
+  let dataEnd = 0;
+  let packets = 0;
   while (reader.next()) {
-    if (reader.type === ELEM_KEY) key = reader.bytes.slice(reader.start + dataHeader, reader.end);
-    else if (reader.type === ELEM_DATA) {
-      data = reader.bytes.slice(reader.start + dataHeader, reader.end);
-      // NFTA_DATA_VERDICT { NFTA_VERDICT_CODE: u32 }
-      drops = data.length >= 8 && data.subarray(4, 8).every((byte) => byte === 0);
-    } else if (reader.type === ELEM_EXPR) packets = packetsOf([readExpression(reader.nested())]);
-    else if (reader.type === ELEM_EXPRESSIONS) packets = packetsOf(readExpressions(reader.nested()));
+    switch (reader.type) {
+      case ELEM_KEY:
+        key = reader.start + dataHeader;
+        keyEnd = reader.end;
+        break;
+      case ELEM_DATA:
+        data = reader.start + dataHeader;
+        dataEnd = reader.end;
+        break;
+      case ELEM_EXPR:
+        packets = counterPackets(reader.nested());
+        break;
+      case ELEM_EXPRESSIONS: {
+        const list = reader.nested();
+        while (list.next()) packets = Math.max(packets, counterPackets(list.nested()));
+        break;
+      }
+    }
   }
-  return { key, data, drops, packets };
+  if (packets === 0) return undefined;
+  return { key: bytes.slice(key, keyEnd), data: bytes.slice(data, dataEnd), packets };
 }
 
-const none = new Uint8Array(0);
+/** NFTA_EXPR_NAME, NFTA_EXPR_DATA { NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS } of a counter; 0 for anything else. */
+function counterPackets(expression: AttributeReader): number {
+  let isCounter = false;
+  while (expression.next()) {
+    if (expression.type === EXPR_NAME) isCounter = expression.string() === 'counter';
+    else if (expression.type === EXPR_DATA && isCounter) {
+      const counter = expression.nested();
+      while (counter.next()) if (counter.type === COUNTER_PACKETS) return Number(counter.u64());
+    }
+  }
+  return 0;
+}
+
+/** NFTA_DATA_VERDICT { NFTA_VERDICT_CODE: u32 }; NF_DROP is 0. */
+function isDrop(data: Uint8Array): boolean {
+  return data.length >= 8 && data[4] === 0 && data[5] === 0 && data[6] === 0 && data[7] === 0;
+}
 
 function packetsOf(expressions: readonly Expression[]): number | undefined {
   for (const expression of expressions)
@@ -149,23 +177,24 @@ async function readMap(
   const start = readings.length;
   const endpoints = endpointMaps.includes(name);
   const take = (reader: AttributeReader): void => {
-    const { key, data, drops, packets } = readRaw(reader);
-    if (packets === undefined) return;
+    const element = readCounted(reader);
+    if (element === undefined) return;
+    const { key, data, packets } = element;
     const frontend = endpoints ? key.subarray(0, key.length - slotSize) : key;
     const id = owners.get(hex(frontend));
     if (id === undefined) return;
     const rule = `${name} ${hex(key)}${endpoints ? ` ${hex(data)}` : ''}`;
-    readings.push({ rule, meaning: meaningOfElement(name, id, data, drops), packets });
+    readings.push({ rule, meaning: meaningOfElement(name, id, data), packets });
   };
   await dumpElements(socket, table, name, take, () => {
     readings.length = start;
   });
 }
 
-function meaningOfElement(name: SetName, id: ServicePortId, data: Uint8Array, drops: boolean): Meaning {
+function meaningOfElement(name: SetName, id: ServicePortId, data: Uint8Array): Meaning {
   if (endpointMaps.includes(name)) return { kind: 'endpoint', id, endpoint: endpointOf(data) };
   if (dispatchMaps.includes(name)) return { kind: 'service', id };
-  return drops
+  return isDrop(data)
     ? { kind: 'refused', reason: 'no_local_endpoints', verdict: 'drop', id }
     : { kind: 'refused', reason: 'no_endpoints', verdict: 'reject', id };
 }

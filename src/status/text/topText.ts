@@ -18,7 +18,7 @@ export function topLines(head: TopHead, rates: Rates, width: number, height: num
     `${head.node}  ${head.mode} mode  ${rates.seconds.toFixed(1)} s of ${head.source}`,
     `connections/s ${perSecond(rates.connections)}  refused/s ${perSecond(rates.refused)}  ` +
       `masqueraded/s ${perSecond(rates.masqueraded)}`,
-    ...head.notes.map((note) => `! ${note}`),
+    ...head.notes.map((note) => `Note: ${note}`),
     '',
   ];
   const refusals = rates.refusals.filter(({ total }) => total > 0).map(refusalRow);
