@@ -78,7 +78,8 @@ function causeOf(given: Case, outcome: Outcome, step: Step, dispatched: boolean)
       }
       if (/NODEPORTS|node-ports/.test(`${chain} ${step.rule}`))
         return `${packet.destination} is an address of this node`;
-      return route === undefined && /^KUBE-(SVC|EXT)-/.test(chain) ? service : '';
+      // Without objects, what rules and elements say of themselves has to do.
+      return route === undefined && /^[a-z0-9-]+\/[a-z0-9.-]+(:\S+)?( |$)/.test(service) ? service : '';
     }
     case 'mark':
       // In iptables the jump to KUBE-MARK-MASQ has said it.

@@ -35,7 +35,7 @@ export function renderPage(explanation: Explanation): string {
   const title = `${question.protocol} ${question.source} → ${question.destination}`;
   const parts = [
     `<h1><code>${escape(title)}</code></h1>`,
-    `<div class="faint">from ${escape(question.from)}, on ${escape(node || 'this node')}, rules ${escape(explanation.rules)}</div>`,
+    `<div class="faint">from ${escape(question.from)}; rules of ${escape(node || 'this node')}, ${escape(explanation.rules)}</div>`,
     `<p class="answer${isBad ? ' bad' : ''}">${escape(explanation.answer)}</p>`,
     ...remarks.map((remark) => `<p class="faint">Note: ${escape(remark)}</p>`),
     ...findings.map(

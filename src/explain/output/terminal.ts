@@ -33,7 +33,7 @@ export function printExplanation(explanation: Explanation, colour: boolean): str
   const where = explanation.node === '' ? 'this node' : explanation.node;
   lines.push(
     paint.title(`${question.protocol} ${question.source} → ${question.destination}`),
-    ...wrap(`from ${question.from}, on ${where}, rules ${explanation.rules}`, 0).map(paint.faint),
+    ...wrap(`from ${question.from}; rules of ${where}, ${explanation.rules}`, 0).map(paint.faint),
     '',
     ...wrap(explanation.answer, 0).map(outcomes.some(({ kind }) => bad.has(kind)) ? paint.bad : paint.good),
   );

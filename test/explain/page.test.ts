@@ -1,0 +1,73 @@
+/** The page stands alone, draws every hook of the way, and shows text from objects as text. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Explanation, ToldStep } from '../../src/explain/explanation.ts';
+import { renderPage } from '../../src/explain/output/html.ts';
+import { printExplanation, wrap } from '../../src/explain/output/terminal.ts';
+
+const step: ToldStep = {
+  chain: 'nat KUBE-SEP-A',
+  rule: '-p tcp -m tcp -j DNAT --to-destination 10.244.1.10:8080',
+  element: '',
+  comment: '',
+  effect: 'destination rewritten to 10.244.1.10:8080',
+  effectKind: 'dnat',
+  cause: 'Pod shop/<script>alert(1)</script> on this node, ready',
+  packet: '198.51.100.77 → 10.244.1.10:8080',
+  rewrites: true,
+};
+
+const explanation: Explanation = {
+  question: {
+    family: 'IPv4',
+    protocol: 'TCP',
+    from: 'a client outside',
+    source: '198.51.100.77',
+    destination: '10.96.0.20:80',
+  },
+  node: 'node-1"><img src=x>',
+  rules: 'as pointsman writes them in iptables mode',
+  answer: 'It reaches 10.244.1.10:8080.',
+  outcomes: [
+    {
+      kind: 'endpoint',
+      probability: 1,
+      destination: '10.244.1.10:8080',
+      masqueraded: false,
+      why: '',
+      who: 'Pod shop/web',
+    },
+  ],
+  way: [
+    { hook: 'prerouting', packet: '198.51.100.77 → 10.96.0.20:80', steps: [step] },
+    { hook: 'forward', packet: '198.51.100.77 → 10.244.1.10:8080', steps: [] },
+    { hook: 'postrouting', packet: '198.51.100.77 → 10.244.1.10:8080', steps: [] },
+  ],
+  conntrack: ['original: 198.51.100.77 → 10.96.0.20:80'],
+  findings: [{ severity: 'warning', reason: 'target_port', message: 'a & b', advice: 'do <that>' }],
+  otherwise: [],
+  remarks: [],
+};
+
+test('the page needs nothing from elsewhere and runs nothing', () => {
+  const page = renderPage(explanation);
+  assert.doesNotMatch(page, /<script|<img|<link|https?:|url\([^#]|@import|onload|onerror=/i);
+  assert.match(page, /&#60;script&#62;alert/);
+  assert.match(page, /a &#38; b/);
+});
+
+test('the picture has every hook, and the addresses before and after the rewrite', () => {
+  const page = renderPage(explanation);
+  const picture = /<svg.*<\/svg>/s.exec(page)![0];
+  for (const hook of ['PREROUTING', 'FORWARD', 'POSTROUTING']) assert.ok(picture.includes(`>${hook}<`), hook);
+  assert.ok(picture.indexOf('to 10.96.0.20:80') < picture.indexOf('to 10.244.1.10:8080'));
+  assert.match(picture, /font-weight="700"[^>]*>to 10\.244\.1\.10:8080/);
+});
+
+test('a terminal gets 80 columns, and colour only where asked', () => {
+  const plain = printExplanation(explanation, false);
+  assert.ok(!plain.includes('\u001b'));
+  assert.ok(printExplanation(explanation, true).includes('\u001b['));
+  for (const line of plain.split('\n')) assert.ok(line.length <= 80, line);
+  assert.deepEqual(wrap('aa bb cc', 2, 5), ['  aa bb', '  cc']);
+});
