@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { ConntrackTable } from '../linux/netlink/ctnetlink.ts';
 import { withNetworkNamespace } from '../linux/netlink/namespace.ts';
+import type { Mode } from '../dataplane/dataplane.ts';
 import type { RoutingTable } from '../services/types.ts';
 import { ConnectionTally, type ConnectionsDocument } from './connections.ts';
 import { FlowIndex, protocolNumbers } from './flowIndex.ts';
@@ -13,6 +14,14 @@ import { FlowIndex, protocolNumbers } from './flowIndex.ts';
 export function whereDaemonIs<T>(pid: number, open: () => T): T {
   const path = `/proc/${pid}/ns/net`;
   return existsSync(path) ? withNetworkNamespace(path, open) : open();
+}
+
+/** Throws where conntrack does not know endpoints: userspace mode's connections end at this node and begin anew. */
+export function needsEndpointsInConntrack(mode: Mode): void {
+  if (mode === 'userspace')
+    throw new Error(
+      'in userspace mode the connection table does not know endpoints: clients are connected to the proxy itself; see "ss -tnp"',
+    );
 }
 
 /** Every tracked connection to the Services of the tables, added up. Throws if conntrack cannot be read. */

@@ -15,7 +15,7 @@ import {
 } from './arguments.ts';
 import { DaemonClient, DaemonUnreachable, type ServiceFilter } from './client.ts';
 import { connectionFindings } from './connections.ts';
-import { readConnections } from './conntrackView.ts';
+import { needsEndpointsInConntrack, readConnections } from './conntrackView.ts';
 import type { CountersDocument, StatusDocument } from './documents.ts';
 import { changeLines, connectionLines, routeLines, routeTable, statusLines } from './text/statusText.ts';
 import { conntrackFill, kernelFacts, kernelLines } from './withoutDaemon.ts';
@@ -173,6 +173,7 @@ async function showConnections(
   filter: ServiceFilter,
   json: boolean,
 ): Promise<number> {
+  needsEndpointsInConntrack(status.mode);
   const tables = await client.tables(filter);
   const connections = await readConnections(status.pid, tables);
   if (json) print([JSON.stringify({ ...connections, findings: connectionFindings(connections) }, null, 2)]);

@@ -12,7 +12,7 @@ import {
 } from './arguments.ts';
 import { DaemonClient, type ServiceFilter } from './client.ts';
 import { connectionFindings } from './connections.ts';
-import { readConnections, whereDaemonIs } from './conntrackView.ts';
+import { needsEndpointsInConntrack, readConnections, whereDaemonIs } from './conntrackView.ts';
 import type { CountersDocument, StatusDocument } from './documents.ts';
 import { FlowCounter } from './flowCounter.ts';
 import { FlowIndex } from './flowIndex.ts';
@@ -121,6 +121,7 @@ async function watchConnections(
   interval: number,
   screen: Screen,
 ): Promise<void> {
+  needsEndpointsInConntrack(status.mode);
   do {
     const connections = await readConnections(status.pid, await client.tables(filter));
     if (flags.json === true) {
@@ -170,6 +171,7 @@ async function conntrackMeter(
   status: StatusDocument,
   filter: ServiceFilter,
 ): Promise<Meter> {
+  needsEndpointsInConntrack(status.mode);
   const index = new FlowIndex(await client.tables(filter));
   const counter = whereDaemonIs(status.pid, () => new FlowCounter(index));
   return {
