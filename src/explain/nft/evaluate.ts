@@ -6,8 +6,8 @@ import { formatPlace, protocolNumbers, startsHere } from '../packet.ts';
 import type { BaseChain } from '../walk.ts';
 import { addressType } from '../world.ts';
 import { SetIndex, matchesPart } from './lookup.ts';
-import { addressTypes, stateBits, statusBits, verdictText } from './form.ts';
-import type { Expr, KeyPart, NftRule, NftTable, NftVerdict, SetRef, Value } from './form.ts';
+import { addressTypes, stateBits, statusBits } from './form.ts';
+import type { Expr, NftRule, NftTable, NftVerdict, SetRef, Value } from './form.ts';
 
 const hookNames = new Set(['prerouting', 'input', 'forward', 'output', 'postrouting']);
 
@@ -598,6 +598,3 @@ function isProtocol(field: string, protocol: string): boolean {
 function typeNumber(type: string): bigint {
   return addressTypes[type.toLowerCase() as keyof typeof addressTypes];
 }
-
-export { verdictText };
-export type { KeyPart };

@@ -94,12 +94,6 @@ export interface NftTable {
   readonly sets: ReadonlyMap<string, NftSet>;
 }
 
-/** A verdict as nft prints it. */
-export function verdictText(verdict: NftVerdict): string {
-  if (verdict.kind === 'unknown') return verdict.text;
-  return 'chain' in verdict ? `${verdict.kind} ${verdict.chain}` : verdict.kind;
-}
-
 /** Bits of `ct state` and `ct status` (nf_conntrack_common.h). */
 export const stateBits = { invalid: 1n, established: 2n, related: 4n, new: 8n, untracked: 64n } as const;
 export const statusBits = {

@@ -143,7 +143,10 @@ function convertElement(set: KernelSet, element: Element, key?: KeyPart[]): NftE
       : { value: splitConcat(types, element.data).map((bytes, i) => valueOf(types[i]!, bytes)) }),
     ...(element.verdict === undefined ? {} : { verdict: convertVerdict(element.verdict) }),
     comment: element.comment ?? '',
-    text: elementText(set, element),
+    // Only a few of many are ever shown.
+    get text() {
+      return elementText(set, element);
+    },
   };
 }
 
