@@ -41,12 +41,13 @@ export class Metrics {
   private readonly fullSyncDuration: Histogram<'ip_family'> | undefined;
   private readonly partialSyncDuration: Histogram<'ip_family'> | undefined;
   private readonly lastSync: Gauge<'ip_family'>;
-  private readonly lastQueued: Gauge<'ip_family'>;
+  /** Per family; what changes with every event is written into its metric when somebody reads it. */
+  private readonly lastQueued = new Map<Family, number>();
   private readonly programming: Histogram<'ip_family'>;
-  private readonly endpointPending: Gauge;
-  private readonly endpointTotal: Counter;
-  private readonly servicePending: Gauge;
-  private readonly serviceTotal: Counter;
+  private endpointPending = 0;
+  private endpointTotal = 0;
+  private servicePending = 0;
+  private serviceTotal = 0;
   private readonly noLocal: Gauge<'traffic_policy' | 'ip_family'>;
   private readonly healthz: Counter<'code'>;
   private readonly livez: Counter<'code'>;
@@ -93,35 +94,42 @@ export class Metrics {
       'Unix time of the last successful rule sync',
       ['ip_family'],
     );
-    this.lastQueued = this.gauge(
-      'sync_proxy_rules_last_queued_timestamp_seconds',
-      'Unix time of the last request for a rule sync',
-      ['ip_family'],
+    const { lastQueued } = this;
+    this.registry.registerMetric(
+      new Gauge({
+        name: `${prefix}sync_proxy_rules_last_queued_timestamp_seconds`,
+        help: '[ALPHA] Unix time of the last request for a rule sync',
+        labelNames: ['ip_family'],
+        registers: [],
+        collect() {
+          for (const [family, time] of lastQueued) this.set({ ip_family: family }, time);
+        },
+      }),
     );
     this.programming = this.histogram(
       'network_programming_duration_seconds',
       'Seconds from the change of a Service or Pod to the rules that follow it',
       programmingBuckets,
     );
-    this.endpointPending = this.gauge(
+    this.gaugeOf(
       'sync_proxy_rules_endpoint_changes_pending',
       'Endpoint changes waiting for a sync',
-      [],
+      () => this.endpointPending,
     );
-    this.endpointTotal = this.counter(
+    this.counterOf(
       'sync_proxy_rules_endpoint_changes_total',
       'Cumulative endpoint changes',
-      [],
+      () => this.endpointTotal,
     );
-    this.servicePending = this.gauge(
+    this.gaugeOf(
       'sync_proxy_rules_service_changes_pending',
       'Service changes waiting for a sync',
-      [],
+      () => this.servicePending,
     );
-    this.serviceTotal = this.counter(
+    this.counterOf(
       'sync_proxy_rules_service_changes_total',
       'Cumulative service changes',
-      [],
+      () => this.serviceTotal,
     );
     this.noLocal = this.gauge(
       'sync_proxy_rules_no_local_endpoints_total',
@@ -230,7 +238,7 @@ export class Metrics {
         duration(full ? this.fullSyncDuration : this.partialSyncDuration)?.observe(seconds);
       },
       syncSucceeded: (now) => this.lastSync.set({ ip_family: family }, now),
-      syncRequested: (now) => this.lastQueued.set({ ip_family: family }, now),
+      syncRequested: (now) => this.lastQueued.set(family, now),
       programmed: (seconds) => this.programming.labels(family).observe(seconds),
       noLocalEndpoints: (policy, count) =>
         this.noLocal.set({ traffic_policy: policy, ip_family: family }, count),
@@ -244,20 +252,20 @@ export class Metrics {
 
   /** A slice event, change or not; `changed` = something waits for the next sync. */
   endpointEvent(changed: boolean): void {
-    this.endpointTotal.inc();
-    if (changed) this.endpointPending.inc();
+    this.endpointTotal++;
+    if (changed) this.endpointPending++;
   }
 
   /** A service event; `pending` = services that wait for the next sync. */
   serviceEvent(pending: number): void {
-    this.serviceTotal.inc();
-    this.servicePending.set(pending);
+    this.serviceTotal++;
+    this.servicePending = pending;
   }
 
   /** A sync has taken all that was waiting. */
   changesTaken(): void {
-    this.endpointPending.set(0);
-    this.servicePending.set(0);
+    this.endpointPending = 0;
+    this.servicePending = 0;
   }
 
   probed(probe: 'healthz' | 'livez', status: number): void {
@@ -355,6 +363,34 @@ export class Metrics {
       labelNames,
       registers: this.registers,
     });
+  }
+
+  /** A gauge without labels whose value is asked for at scrape time: an event then costs an addition. */
+  private gaugeOf(name: string, help: string, value: () => number): void {
+    this.registry.registerMetric(
+      new Gauge({
+        name: prefix + name,
+        help: `[ALPHA] ${help}`,
+        registers: [],
+        collect() {
+          this.set(value());
+        },
+      }),
+    );
+  }
+
+  private counterOf(name: string, help: string, value: () => number): void {
+    this.registry.registerMetric(
+      new Counter({
+        name: prefix + name,
+        help: `[ALPHA] ${help}`,
+        registers: [],
+        collect() {
+          this.reset();
+          this.inc(value());
+        },
+      }),
+    );
   }
 
   private counter<Label extends string>(name: string, help: string, labelNames: Label[]): Counter<Label> {

@@ -201,12 +201,16 @@ export class FamilyProxy {
     metrics.changesTaken();
     trace.passed(trace.changesTaken, this.family);
     for (const time of changes.triggerTimes) this.triggerTimes.push(time);
-    this.observeTaken(changes);
+    const received = this.receivedAt ?? Date.now();
+    this.receivedAt = undefined;
     let didFull = full;
     try {
       const { table } = tracker;
       const request = { table, changes, serviceCIDRs: this.serviceCIDRs, full };
-      didFull = (await dataplane.sync(request)).full;
+      const syncing = dataplane.sync(request);
+      // The kernel is at work, or is done already: nobody waits for the record.
+      this.observeTaken(changes, received);
+      didFull = (await syncing).full;
       trace.passed(trace.syncDone, this.family);
     } catch (error) {
       this.options.observer?.failed(
@@ -232,9 +236,7 @@ export class FamilyProxy {
     await this.syncSucceeded(changes);
   }
 
-  private observeTaken(changes: ChangeSet): void {
-    const received = this.receivedAt ?? Date.now();
-    this.receivedAt = undefined;
+  private observeTaken(changes: ChangeSet, received: number): void {
     let triggered: number | undefined;
     for (const time of changes.triggerTimes)
       if (triggered === undefined || time < triggered) triggered = time;

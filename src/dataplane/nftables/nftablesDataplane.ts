@@ -65,6 +65,8 @@ export class NftablesDataplane implements Dataplane {
   /** Undefined before the first sync and after a failed one: the next sync is a full one. */
   #mirror: Mirror | undefined;
   #serviceCIDRs: readonly Element[] = [];
+  /** What they were made of: the same list again needs no look. */
+  #serviceCIDRTexts: readonly string[] | undefined;
   #nodeAddresses: readonly Element[] = [];
   #syncing = false;
   /** The kernel is being compared with what is wanted: a change meanwhile makes that void, repairs or not. */
@@ -167,9 +169,12 @@ export class NftablesDataplane implements Dataplane {
       this.#commitPlan(mirror, plan);
       plan = new Plan();
     }
-    const serviceCIDRs = intervalElements(request.serviceCIDRs);
-    this.#planFixed('service-cidrs', this.#serviceCIDRs, serviceCIDRs, plan);
-    this.#serviceCIDRs = serviceCIDRs;
+    if (request.serviceCIDRs !== this.#serviceCIDRTexts) {
+      const serviceCIDRs = intervalElements(request.serviceCIDRs);
+      this.#planFixed('service-cidrs', this.#serviceCIDRs, serviceCIDRs, plan);
+      this.#serviceCIDRs = serviceCIDRs;
+      this.#serviceCIDRTexts = request.serviceCIDRs;
+    }
     this.#commitPlan(mirror, plan);
   }
 
@@ -261,6 +266,7 @@ export class NftablesDataplane implements Dataplane {
     });
     const mirror = await reconciliation.run(request.table);
     this.#serviceCIDRs = serviceCIDRs;
+    this.#serviceCIDRTexts = request.serviceCIDRs;
     this.#nodeAddresses = nodeAddresses;
     watch.drain();
     if (watch.foreign !== undefined) throw new ForeignChange(watch.foreign);
