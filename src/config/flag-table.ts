@@ -143,7 +143,7 @@ export const flagTable = [
     kind: 'string',
     default: '',
     group: mode,
-    help: 'iptables (default), nftables or ipvs',
+    help: 'iptables (default), nftables, ipvs or userspace',
   },
   {
     name: 'masquerade-all',
