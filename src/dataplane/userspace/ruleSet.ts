@@ -45,7 +45,7 @@ export function jumpsFor(nodePortAddresses: readonly string[]): Jump[] {
     jumps.push(jump('filter', hook, `${fresh} -j ${portalsRefuse}`, true));
   for (const hook of ['INPUT', 'OUTPUT']) {
     for (const local of locals)
-      jumps.push(jump('filter', hook, `${local.replace(' -m', ` ${fresh} -m`)} -j ${nodePortRefuse}`, true));
+      jumps.push(jump('filter', hook, `${local.replace('-m', `${fresh} -m`)} -j ${nodePortRefuse}`, true));
   }
   return jumps;
 }
