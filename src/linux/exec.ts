@@ -1,9 +1,10 @@
 /**
  * Runs a program: an argument vector, never a shell. A non-zero exit is an answer, not an exception.
  *
- * Node forks before it executes, which costs about 2.5 ms per start in a small process, so callers start few programs.
+ * Node forks before it executes, which costs about 2.5 ms per start in a small process, so callers start few programs,
+ * or start them before they are needed (see spareProgram.ts).
  */
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import type { Writable } from 'node:stream';
 import * as trace from '../log/trace.ts';
@@ -33,15 +34,26 @@ const defaultTimeout = 5 * 60_000;
 
 /** Runs `argv[0]` with the remaining arguments and waits for its end. Never rejects because of what the program did. */
 export async function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+  return await start(argv, options).finish(options);
+}
+
+/** A program that has been started and, if it takes input, waits for it. */
+export interface StartedProgram {
+  readonly child: ChildProcess;
+  /** Gives it its input, if it takes any, and waits for its end; once. */
+  finish(options: RunOptions): Promise<RunResult>;
+}
+
+/** Starts `argv[0]`; with any `input` in the options it gets a pipe for it, which stays empty until `finish`. */
+export function start(argv: readonly string[], options: RunOptions = {}): StartedProgram {
   const [program, ...args] = argv;
   if (program === undefined) throw new Error('run: the argument vector is empty; name a program');
-  let failure: Error | undefined;
-  let timedOut = false;
   const child = spawn(program, args, {
     stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
     shell: false,
     ...(options.env === undefined ? {} : { env: { ...process.env, ...options.env } }),
   });
+  let failure: Error | undefined;
   const closed = new Promise<[number | null, NodeJS.Signals | null]>((resolve) => {
     child.once('error', (error) => {
       failure = error;
@@ -49,11 +61,6 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
     });
     child.once('close', (code, signal) => resolve([code, signal]));
   });
-  const timer = setTimeout(() => {
-    timedOut = true;
-    child.kill('SIGKILL');
-  }, options.timeoutMs ?? defaultTimeout);
-
   let stdout = '';
   let stderr = '';
   const splitter = options.onLine === undefined ? undefined : lineSplitter(options.onLine);
@@ -66,21 +73,30 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
   child.stderr?.on('data', (text: string) => {
     stderr += text;
   });
-  if (child.stdin !== null && options.input !== undefined) {
-    // A program that stops reading early (it found an error) closes the pipe: its exit status says why.
-    child.stdin.on('error', () => child.stdin?.destroy());
-    await Promise.race([feed(child.stdin, options.input), closed]);
-    trace.passed(trace.inputWritten, program);
-  }
-  const [code, signal] = await closed;
-  clearTimeout(timer);
-  splitter?.end();
-  if (failure !== undefined) {
-    return { code: exitNotStarted, stdout, stderr: `cannot start ${program}: ${failure.message}` };
-  }
-  if (timedOut)
-    return { code: exitTimedOut, stdout, stderr: `${stderr}${program}: killed after its time limit` };
-  return { code: code ?? 128 + signalNumber(signal), stdout, stderr };
+  // A program that stops reading early (it found an error) closes the pipe: its exit status says why.
+  child.stdin?.on('error', () => child.stdin?.destroy());
+
+  const finish = async ({ input, timeoutMs }: RunOptions): Promise<RunResult> => {
+    let timedOut = false;
+    const timer = setTimeout(() => {
+      timedOut = true;
+      child.kill('SIGKILL');
+    }, timeoutMs ?? defaultTimeout);
+    if (child.stdin !== null && input !== undefined) {
+      await Promise.race([feed(child.stdin, input), closed]);
+      trace.passed(trace.inputWritten, program);
+    }
+    const [code, signal] = await closed;
+    clearTimeout(timer);
+    splitter?.end();
+    if (failure !== undefined) {
+      return { code: exitNotStarted, stdout, stderr: `cannot start ${program}: ${failure.message}` };
+    }
+    if (timedOut)
+      return { code: exitTimedOut, stdout, stderr: `${stderr}${program}: killed after its time limit` };
+    return { code: code ?? 128 + signalNumber(signal), stdout, stderr };
+  };
+  return { child, finish };
 }
 
 async function feed(stdin: Writable, input: string | Iterable<string>): Promise<void> {

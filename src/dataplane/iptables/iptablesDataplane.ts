@@ -121,6 +121,7 @@ export class IptablesDataplane implements Dataplane {
       log: this.#log,
     });
     this.#monitor.start();
+    iptables.keepRestoreReady();
   }
 
   async sync(request: SyncRequest): Promise<SyncResult> {
@@ -137,6 +138,7 @@ export class IptablesDataplane implements Dataplane {
   }
 
   stop(): Promise<void> {
+    this.#iptables?.close();
     this.#monitor?.stop();
     this.#monitor = undefined;
     if (this.#counters instanceof AccountingCounters) this.#counters.close();

@@ -4,6 +4,7 @@
  */
 import type { Family } from '../../api/objects.ts';
 import { exitTimedOut, run, type RunResult } from '../exec.ts';
+import { SpareProgram } from '../spareProgram.ts';
 import { lockWaitSeconds, parseVersion, type Features } from './features.ts';
 
 export type Table = 'filter' | 'nat' | 'mangle';
@@ -58,6 +59,7 @@ export class Iptables {
   readonly features: Features;
   readonly #program: string;
   readonly #options: IptablesOptions;
+  #spare: SpareProgram | undefined;
 
   private constructor(family: Family, program: string, features: Features, options: IptablesOptions) {
     this.family = family;
@@ -166,17 +168,12 @@ export class Iptables {
    * error leaves the tables before it committed. With `table`, all other tables of the document are passed over.
    */
   async restore(document: string | Iterable<string>, table?: Table): Promise<void> {
-    const argv = [
-      ...this.#prefix(),
-      `${this.#program}-restore`,
-      ...this.features.restoreWait,
-      ...(table === undefined ? [] : ['-T', table]),
-      '--noflush',
-      '--counters',
-    ];
+    const spare = table === undefined ? this.#spare : undefined;
     const result = await exclusive(
       this.family,
-      async () => await run(argv, { ...this.#env(), input: document }),
+      async () =>
+        await (spare?.run({ input: document }) ??
+          run(this.#restoreCommand(table), { ...this.#env(), input: document })),
     );
     if (result.code === 0) return;
     throw new IptablesError(
@@ -184,6 +181,32 @@ export class Iptables {
       result,
       typeof document === 'string' ? linesAround(document, result.stdout + result.stderr) : '',
     );
+  }
+
+  /**
+   * From here on an iptables-restore waits for the next document. While it waits it holds no lock and has read no
+   * rules: nft-backed and legacy programs look at the kernel only when they have read the name of a table.
+   */
+  keepRestoreReady(): void {
+    this.#spare ??= new SpareProgram(this.#restoreCommand(), `${this.#program}-restore`, this.#env());
+    this.#spare.prepare();
+  }
+
+  /** Ends the program that waits; a restore under way is not disturbed. */
+  close(): void {
+    this.#spare?.close();
+    this.#spare = undefined;
+  }
+
+  #restoreCommand(table?: Table): string[] {
+    return [
+      ...this.#prefix(),
+      `${this.#program}-restore`,
+      ...this.features.restoreWait,
+      ...(table === undefined ? [] : ['-T', table]),
+      '--noflush',
+      '--counters',
+    ];
   }
 
   async #command(args: readonly string[]): Promise<RunResult> {

@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { SpareProgram } from '../../src/linux/spareProgram.ts';
+
+/** Prints its process id and what it read. */
+const script = '#!/bin/sh\necho $$\ncat\n';
+
+async function spareOf(spare: SpareProgram): Promise<number> {
+  spare.prepare();
+  await new Promise((resolve) => setImmediate(resolve));
+  assert(spare.child?.pid !== undefined);
+  return spare.child.pid;
+}
+
+test('a spare takes the input, and another one waits after it', async () => {
+  const spare = new SpareProgram(['sh', '-c', 'echo $$; cat; exit 3'], 'sh');
+  try {
+    const first = await spareOf(spare);
+    assert.deepEqual(await spare.run({ input: 'a\n' }), { code: 3, stdout: `${first}\na\n`, stderr: '' });
+    const second = await spareOf(spare);
+    assert.notEqual(second, first);
+    assert.equal((await spare.run({ input: ['b', 'c'] })).stdout, `${second}\nbc`);
+  } finally {
+    spare.close();
+  }
+});
+
+test('a spare that has died, or is another program by now, is not used', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'pointsman-spare-'));
+  const program = join(directory, 'program');
+  const write = (text: string): void => {
+    rmSync(program, { force: true });
+    writeFileSync(program, text);
+    chmodSync(program, 0o755);
+  };
+  write(script);
+  const spare = new SpareProgram(['program'], 'program', {
+    env: { PATH: `${directory}:${process.env['PATH']}` },
+  });
+  try {
+    const dead = await spareOf(spare);
+    spare.child!.ref();
+    const ended = once(spare.child!, 'exit');
+    spare.child!.kill('SIGKILL');
+    await ended;
+    assert.equal(spare.child, undefined);
+    const fresh = await spare.run({ input: 'x' });
+    assert.equal(fresh.code, 0);
+    assert.notEqual(fresh.stdout, `${dead}\nx`);
+    const old = await spareOf(spare);
+    write(`${script}echo new\n`);
+    const { stdout } = await spare.run({ input: 'y\n' });
+    assert.match(stdout, /^\d+\ny\nnew\n$/);
+    assert.notEqual(Number.parseInt(stdout, 10), old);
+  } finally {
+    spare.close();
+    rmSync(directory, { recursive: true });
+  }
+});
+
+test('closing ends the spare, and none comes after it', async () => {
+  const spare = new SpareProgram(['sh', '-c', 'cat'], 'sh');
+  await spareOf(spare);
+  spare.child!.ref();
+  const ended = once(spare.child!, 'exit');
+  spare.close();
+  assert.equal((await ended)[1], 'SIGKILL');
+  assert.equal((await spare.run({ input: 'z' })).stdout, 'z');
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(spare.child, undefined);
+});
+
+test('a program that is not there is an answer, as without a spare', async () => {
+  const spare = new SpareProgram(['/nonexistent/program'], '/nonexistent/program');
+  spare.prepare();
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal((await spare.run({ input: '' })).code, 127);
+  spare.close();
+});
