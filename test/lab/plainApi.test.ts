@@ -100,3 +100,24 @@ test('selectors, and watches: from a version, and with initial events and their 
     ['MODIFIED', 'DELETED'],
   );
 });
+
+test('a change that makes an object match a watch, or no longer match it, is seen as one that comes or goes', async () => {
+  const query =
+    'labelSelector=app=moving,!elsewhere&fieldSelector=spec.clusterIP!=None&sendInitialEvents=true';
+  const seen = watch(query, 5);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  await client.apply(service('moving', { clusterIP: '10.96.0.9' }));
+  await client.patch('Service', 'moving', { metadata: { labels: { elsewhere: 'yes' } } });
+  await client.patch('Service', 'moving', { spec: { clusterIP: '10.96.0.10' } });
+  await client.patch('Service', 'moving', { metadata: { labels: { elsewhere: null } } });
+  await client.patch('Service', 'moving', { spec: { clusterIP: 'None' } });
+  const events = (await seen).filter(({ type, object }) => {
+    const metadata = object['metadata'] as JsonObject;
+    return type !== 'BOOKMARK' && metadata['name'] === 'moving';
+  });
+  assert.deepEqual(
+    events.map(({ type }) => type),
+    ['ADDED', 'DELETED', 'ADDED', 'DELETED'],
+  );
+  await client.delete('Service', 'moving');
+});

@@ -283,6 +283,13 @@ export class ScenarioCluster {
     }
   }
 
+  /** A sentence for each proxy that ended though nobody stopped it. */
+  endedProxies(): string[] {
+    return [...this.proxies]
+      .filter(([, proxy]) => proxy.endedByItself)
+      .map(([node, proxy]) => `the proxy of ${node} ended by itself; its last words:\n${proxy.lastWords()}`);
+  }
+
   async startProxies(nodes: readonly string[]): Promise<void> {
     for (const node of nodes) this.proxy(node).start();
     await this.ready(nodes);

@@ -11,6 +11,7 @@ interface Event {
   readonly collection: string;
   readonly type: 'ADDED' | 'MODIFIED' | 'DELETED';
   readonly object: JsonObject;
+  readonly before: JsonObject | undefined;
 }
 
 interface Watcher {
@@ -36,21 +37,30 @@ function metadataOf(object: JsonObject): JsonObject {
   return isObject(object['metadata']) ? object['metadata'] : {};
 }
 
-/** Label and field selectors as far as service proxies send them: `a=b`, `a!=b`, `a`, `!a`. */
+/** One requirement of a selector: `a=b`, `a==b`, `a!=b`, `a`, `!a`. */
+function meets(term: string, valueOf: (key: string) => Json | undefined): boolean {
+  const match = /^(!)?([^!=]+)(?:(!=|==?)(.*))?$/.exec(term.trim());
+  const [, not, key = '', operator, value] = match ?? [];
+  const own = valueOf(key);
+  if (not !== undefined) return own === undefined;
+  if (operator === undefined) return own !== undefined;
+  return operator === '!=' ? own !== value : own === value;
+}
+
+/** Label and field selectors as far as service proxies send them. */
 function selector(labels: string | null, fields: string | null): (object: JsonObject) => boolean {
-  const terms = (labels ?? '').split(',').filter((term) => term !== '');
-  const name = /metadata\.name=([^,]+)/.exec(fields ?? '')?.[1];
+  const terms = (text: string | null): string[] => (text ?? '').split(',').filter((term) => term !== '');
+  const [labelTerms, fieldTerms] = [terms(labels), terms(fields)];
   return (object) => {
-    const metadata = metadataOf(object);
-    if (name !== undefined && metadata['name'] !== name) return false;
-    const own = isObject(metadata['labels']) ? metadata['labels'] : {};
-    return terms.every((term) => {
-      const match = /^(!)?([^!=]+)(?:(!=|==?)(.*))?$/.exec(term.trim());
-      const [, not, key = '', operator, value] = match ?? [];
-      if (not !== undefined) return own[key] === undefined;
-      if (operator === undefined) return own[key] !== undefined;
-      return operator === '!=' ? own[key] !== value : own[key] === value;
-    });
+    const field = (path: string): Json | undefined =>
+      path
+        .split('.')
+        .reduce<Json | undefined>((value, key) => (isObject(value) ? value[key] : undefined), object);
+    const own = metadataOf(object)['labels'];
+    return (
+      labelTerms.every((term) => meets(term, (key) => (isObject(own) ? own[key] : undefined))) &&
+      fieldTerms.every((term) => meets(term, field))
+    );
   };
 }
 
@@ -94,21 +104,30 @@ export class PlainApi {
     this.send(response, code, { kind: 'Status', apiVersion: 'v1', status: 'Failure', reason, message, code });
   }
 
-  private emit(type: Event['type'], collection: string, object: JsonObject): void {
-    this.events.push({ version: this.version, collection, type, object });
+  private emit(type: Event['type'], collection: string, object: JsonObject, before?: JsonObject): void {
+    const event = { version: this.version, collection, type, object, before };
+    this.events.push(event);
     for (const watcher of this.watchers) {
-      if (watcher.collection === collection) this.tell(watcher, type, object);
+      if (watcher.collection === collection) this.tellEvent(watcher, event);
     }
   }
 
+  /** What is selected comes into being and goes for a watcher when a change makes it match or no longer match. */
+  private tellEvent(watcher: Watcher, { type, object, before }: Event): void {
+    const selected = before !== undefined && watcher.accepts(before);
+    if (type === 'MODIFIED' && selected !== watcher.accepts(object)) {
+      if (selected) this.write(watcher, 'DELETED', object);
+      else this.write(watcher, 'ADDED', object);
+    } else this.tell(watcher, type, object);
+  }
+
   private tell(watcher: Watcher, type: string, object: JsonObject): void {
+    if (type === 'BOOKMARK' || watcher.accepts(object)) this.write(watcher, type, object);
+  }
+
+  private write(watcher: Watcher, type: string, object: JsonObject): void {
     const namespace = metadataOf(object)['namespace'] ?? '';
-    if (
-      type !== 'BOOKMARK' &&
-      (!watcher.accepts(object) || (watcher.namespace !== '' && namespace !== watcher.namespace))
-    ) {
-      return;
-    }
+    if (type !== 'BOOKMARK' && watcher.namespace !== '' && namespace !== watcher.namespace) return;
     watcher.response.write(`${JSON.stringify({ type, object })}\n`);
   }
 
@@ -128,7 +147,7 @@ export class PlainApi {
       },
     };
     objects.set(key, stored);
-    this.emit(before === undefined ? 'ADDED' : 'MODIFIED', collection, stored);
+    this.emit(before === undefined ? 'ADDED' : 'MODIFIED', collection, stored, before);
     return stored;
   }
 
@@ -226,8 +245,7 @@ export class PlainApi {
       if (since === 0) for (const object of all) this.tell(watcher, 'ADDED', object);
       else {
         for (const event of this.events) {
-          if (event.version > since && event.collection === collection)
-            this.tell(watcher, event.type, event.object);
+          if (event.version > since && event.collection === collection) this.tellEvent(watcher, event);
         }
       }
     }

@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import type { Namespaces } from '../net/namespaces.ts';
 
 export interface ProxyOptions {
-  readonly namespaces: Namespaces;
+  readonly namespaces: Pick<Namespaces, 'command'>;
   readonly node: string;
   /** `{config}`, `{node}` and `{socket}` in it are replaced; see `ownProxyCommand`. */
   readonly command: readonly string[];
@@ -36,6 +36,8 @@ export class ProxyProcess {
   private readonly options: ProxyOptions;
   private child: ChildProcess | undefined;
   private ended: Promise<void> = Promise.resolve();
+  private wasStarted = false;
+  private stopping = false;
 
   constructor(options: ProxyOptions) {
     this.options = options;
@@ -44,6 +46,11 @@ export class ProxyProcess {
 
   get running(): boolean {
     return this.child !== undefined;
+  }
+
+  /** It was started, and ended though nobody stopped it. */
+  get endedByItself(): boolean {
+    return this.wasStarted && this.child === undefined && !this.stopping;
   }
 
   get pid(): number | undefined {
@@ -65,6 +72,8 @@ export class ProxyProcess {
     child.stdout.pipe(log, { end: false });
     child.stderr.pipe(log, { end: false });
     this.child = child;
+    this.wasStarted = true;
+    this.stopping = false;
     this.ended = new Promise((resolve) => {
       const end = (): void => {
         if (this.child === child) this.child = undefined;
@@ -83,6 +92,7 @@ export class ProxyProcess {
   async stop(signal: NodeJS.Signals = 'SIGTERM', patience = 10_000): Promise<void> {
     const child = this.child;
     if (child === undefined) return;
+    this.stopping = true;
     child.kill(signal);
     const timer = setTimeout(() => child.kill('SIGKILL'), patience);
     await this.ended;

@@ -68,6 +68,8 @@ export interface PlayOptions extends Omit<RunOptions, 'api'> {
   readonly onStep?: (step: StepResult) => void;
   /** Called with words for people about the run itself. */
   readonly onNote?: (line: string) => void;
+  /** Called before each attempt at a probe, in the state of the world that the probe will meet. */
+  readonly beforeProbe?: (probe: ProbeSpec, cluster: ScenarioCluster) => void;
   /** Called before the cluster is taken down. */
   readonly beforeClose?: (cluster: ScenarioCluster) => Promise<void>;
 }
@@ -250,11 +252,13 @@ class Player {
   private async probe(spec: ProbeSpec): Promise<void> {
     const earlier = spec.sameAs === undefined ? undefined : this.meetings.get(spec.sameAs);
     const context = this.cluster.probeContext();
+    this.options.beforeProbe?.(spec, this.cluster);
     let result = await runProbe(context, spec, earlier);
     let verdict = this.judge(result.record, spec.expect, spec.from);
     let late = false;
     if ((verdict?.differences.length ?? 0) > 0 && spec.sport === undefined && !spec.sticky) {
       await sleep(secondTry);
+      this.options.beforeProbe?.(spec, this.cluster);
       result = await runProbe(context, spec, earlier);
       verdict = this.judge(result.record, spec.expect, spec.from);
       late = true;
@@ -364,6 +368,7 @@ async function playOnce(
       if (scenario.start) await cluster.startProxies(scenario.proxies);
       startSeconds = since();
       await player.play(scenario.steps);
+      player.errors.push(...cluster.endedProxies());
       if (options.rules !== undefined) rules = await judgeRules(cluster, options.rules);
     } catch (error) {
       player.errors.push(messageOf(error));
