@@ -2,9 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { UsageError } from '../config/flags.ts';
 import { parseSave } from '../linux/iptables/save.ts';
-import { inputHelp, parseArguments } from '../render/arguments.ts';
+import { inputHelp, parseArguments, type InputArguments } from '../render/arguments.ts';
 import { refuse, standardOutput, type CommandOutput } from '../render/cli.ts';
-import { readInputs } from '../render/inputs.ts';
+import { readInputs, type Inputs } from '../render/inputs.ts';
 import { stderrLogger } from '../render/stderrLogger.ts';
 import type { Wanted, WantedFamily } from '../render/wanted.ts';
 import { printDifference, type Difference } from './difference.ts';
@@ -18,12 +18,19 @@ import {
 } from './neighbours.ts';
 import { diffNftables } from './nftablesDiff.ts';
 import { isOwnChain } from '../dataplane/iptables/names.ts';
+import { chainsOf as ipvsChains } from '../dataplane/ipvs/names.ts';
+import { chains as userspaceChains } from '../dataplane/userspace/names.ts';
+import { diffIpvs } from './ipvsDiff.ts';
+import type { KernelState } from './kernel.ts';
+import { diffUserspace, userspaceNote } from './userspaceDiff.ts';
 
-const help = `Usage: pointsman diff [-f PATH ... | --kubeconfig FILE] [flags]
+const help = `Usage: pointsman diff [-f PATH ... | --kubeconfig FILE | --socket-path PATH] [flags]
 
 Compares what a node's proxy wants with what the kernel has: rule by rule and element by element, by what they do. Run it
 on the node, as root (or in its network namespace). Then it says who else has rules where Service traffic passes.
+Without -f and --kubeconfig, the daemon of this node says what it wants.
 
+  pointsman diff
   pointsman diff --mode nftables --node node-1 --kubeconfig /etc/kubernetes/admin.conf
   pointsman diff --node node-1 -f manifests.yaml --saved dump.txt     (no root: against saved iptables rules)
 
@@ -53,10 +60,8 @@ export async function runDiff(argv: readonly string[], io: CommandOutput = stand
     }
     const given = await parsed.inputs();
     for (const warning of given.warnings) io.err(`${warning}\n`);
-    const { cluster, wanted } = await readInputs(given, { log: stderrLogger(io.err) });
+    const { cluster, wanted } = await readWanted(given, io);
     const { mode } = wanted.config;
-    if (mode !== 'iptables' && mode !== 'nftables')
-      throw new UsageError(`mode ${mode} cannot be compared: use --mode iptables or nftables`);
     if (cluster.problems.length > 0)
       io.err(`${cluster.problems.length} problems in the objects: pointsman render --check names them\n`);
     const saved = parsed.extra.get('saved')?.at(-1);
@@ -80,16 +85,45 @@ export async function runDiff(argv: readonly string[], io: CommandOutput = stand
   }
 }
 
+/** Of the objects that were named; else of the daemon. Throws a sentence if there is neither. */
+async function readWanted(given: InputArguments, io: CommandOutput): Promise<Inputs> {
+  if (given.paths.length > 0 || given.live) return readInputs(given, { log: stderrLogger(io.err) });
+  const { askDaemon } = await import('../render/daemon.ts');
+  const { inputs, refusal } = await askDaemon(given, io.err);
+  if (inputs !== undefined) return inputs;
+  throw new UsageError(
+    `${refusal}; name objects with -f, a cluster with --kubeconfig, or the daemon's socket with --socket-path`,
+  );
+}
+
+async function differencesOf(
+  wanted: Wanted,
+  family: WantedFamily,
+  kernel: KernelState,
+): Promise<Difference[]> {
+  const { randomFully, tcpBeLiberal, localAddresses } = kernel;
+  const iptables = kernel.iptables ?? [];
+  switch (wanted.config.mode) {
+    case 'nftables':
+      return diffNftables(family, kernel.nftables, localAddresses, wanted.config.extras.serviceCounters);
+    case 'iptables':
+      return diffIptables(wanted, family, iptables, { randomFully, tcpBeLiberal }, localAddresses);
+    case 'ipvs': {
+      const { readIpvs } = await import('./ipvsKernel.ts');
+      return diffIpvs(wanted, family, readIpvs(family.family), iptables, randomFully);
+    }
+    case 'userspace':
+      return diffUserspace(wanted, family, iptables);
+  }
+}
+
 async function compare(wanted: Wanted, family: WantedFamily): Promise<Comparison> {
   const { mode } = wanted.config;
   // Only here the kernel's doors are needed.
   const { readKernel } = await import('./kernel.ts');
   const kernel = await readKernel(family.family, mode);
-  const { randomFully, tcpBeLiberal, localAddresses, notes } = kernel;
-  const differences =
-    mode === 'nftables'
-      ? diffNftables(family, kernel.nftables, localAddresses)
-      : diffIptables(wanted, family, kernel.iptables ?? [], { randomFully, tcpBeLiberal }, localAddresses);
+  const notes = mode === 'userspace' ? [...kernel.notes, userspaceNote] : kernel.notes;
+  const differences = await differencesOf(wanted, family, kernel);
   const addresses = new ServiceAddresses(family);
   return {
     differences,
@@ -112,6 +146,11 @@ function compareSaved(wanted: Wanted, family: WantedFamily, path: string): Compa
 
 /** Chains of ours: in nftables mode there are none among those of iptables. */
 function ownIn(mode: string): (chain: string) => boolean {
+  const fixedChains = mode === 'ipvs' ? ipvsChains : mode === 'userspace' ? userspaceChains : undefined;
+  if (fixedChains !== undefined) {
+    const own: ReadonlySet<string> = new Set(Object.values(fixedChains).flat());
+    return (chain) => own.has(chain);
+  }
   if (mode !== 'iptables') return () => false;
   const fixed =
     /^KUBE-(SERVICES|EXTERNAL-SERVICES|NODEPORTS|POSTROUTING|MARK-MASQ|FORWARD|PROXY-FIREWALL|PROXY-CANARY)$/;

@@ -5,7 +5,17 @@ export interface Difference {
   readonly family: Family;
   /** missing: wanted, not there; extra: there, not wanted; altered: there in another form or order. */
   readonly kind: 'missing' | 'extra' | 'altered';
-  readonly object: 'table' | 'chain' | 'rule' | 'jump' | 'set' | 'element';
+  readonly object:
+    | 'table'
+    | 'chain'
+    | 'rule'
+    | 'jump'
+    | 'set'
+    | 'element'
+    | 'device'
+    | 'address'
+    | 'virtual server'
+    | 'real server';
   /** e.g. `nat KUBE-SERVICES`, `ip kube-proxy frontends` */
   readonly where: string;
   /** `namespace/name:port` of the service port it belongs to; empty if it is everybody's or not known whose. */

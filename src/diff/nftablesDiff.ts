@@ -12,6 +12,7 @@ import {
 } from '../linux/netlink/nftables/print.ts';
 import { readStickyNumber } from '../dataplane/nftables/keys.ts';
 import { nftablesContents } from '../render/nftables.ts';
+import type { RuleConfig } from '../render/node.ts';
 import type { WantedFamily } from '../render/wanted.ts';
 import { unmatched, type Difference } from './difference.ts';
 
@@ -19,8 +20,9 @@ export function diffNftables(
   family: WantedFamily,
   actual: TableContents | undefined,
   localAddresses: readonly string[],
+  serviceCounters: RuleConfig['extras']['serviceCounters'] = 'off',
 ): Difference[] {
-  const wanted = nftablesContents(family, localAddresses);
+  const wanted = nftablesContents(family, localAddresses, serviceCounters);
   const name = `${wanted.table.family} ${wanted.table.name}`;
   const found: Difference[] = [];
   const add = (difference: Omit<Difference, 'family' | 'servicePort'>, servicePort = ''): void => {

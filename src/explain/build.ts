@@ -3,7 +3,7 @@ import type { Family } from '../api/objects.ts';
 import { UsageError } from '../config/flags.ts';
 import type { InputArguments } from '../render/arguments.ts';
 import type { ClusterObjects } from '../render/cluster.ts';
-import { chooseNode, dataplaneOptions } from '../render/node.ts';
+import { chooseNode, type RenderNode } from '../render/node.ts';
 import { wantedOf, type Wanted as WantedNode } from '../render/wanted.ts';
 import { familyOf, isLoopback } from '../services/ip.ts';
 import type { Case, KnownFlow, RuleSource } from './case.ts';
@@ -23,6 +23,8 @@ export interface CaseInputs {
   readonly given: InputArguments;
   /** Undefined: no objects were named. */
   readonly cluster: ClusterObjects | undefined;
+  /** What the daemon of this node wants; it was asked because no objects were named. */
+  readonly daemon?: WantedNode;
   readonly dump?: { readonly file: string; readonly rules: RuleDump };
   /** Reads the kernel of this machine. */
   readonly kernel?: (family: Family) => Promise<KernelState>;
@@ -31,10 +33,10 @@ export interface CaseInputs {
 
 /** Throws a sentence where the question cannot be asked. */
 export async function buildCase(inputs: CaseInputs): Promise<Case> {
-  const { question, given, cluster, dump } = inputs;
+  const { question, given, cluster, dump, daemon } = inputs;
   const remarks: string[] = [];
   const { config } = given;
-  const node = chooseNode(cluster?.nodes ?? [], given.node, config.bindAddress);
+  const node = daemon?.node ?? chooseNode(cluster?.nodes ?? [], given.node, config.bindAddress);
   const catalog = cluster === undefined ? undefined : new Catalog(cluster);
   const known = (family: Family): string =>
     isLoopback(node.addresses[family]) ? '' : node.addresses[family];
@@ -48,8 +50,7 @@ export async function buildCase(inputs: CaseInputs): Promise<Case> {
   const kernel = await inputs.kernel?.(family);
   remarks.push(...(kernel?.remarks ?? []));
 
-  const wantedNode =
-    cluster === undefined ? undefined : wantedOf(cluster, { config, node, families: [family] });
+  const wantedNode = wantedFor(inputs, node, family);
   const mode = kernel?.mode ?? dump?.rules.mode ?? ruleMode(config.mode);
   const table = wantedNode?.families[0]?.table;
   const local = new Set([
@@ -94,25 +95,26 @@ export async function buildCase(inputs: CaseInputs): Promise<Case> {
           mode,
           table,
           options: {
-            ...dataplaneOptions(config, node, family),
-            nodeIP: nodeIP || wantedNode.families[0]!.options.nodeIP,
+            ...wantedNode.families[0]!.options,
+            // The daemon has told its own.
+            ...(daemon === undefined && nodeIP !== '' ? { nodeIP } : {}),
           },
           localhostNodePorts: config.localhostNodePorts && family === 'IPv4',
           serviceCIDRs: wantedNode.families[0]!.serviceCIDRs,
         };
+  // In these modes rules do not choose: a program does, or IPVS.
+  const unruled = config.mode === 'ipvs' || config.mode === 'userspace';
+  const routesOnly =
+    wanted !== undefined && unruled && dump === undefined && (kernel === undefined || daemon !== undefined);
   const rules: RuleSource =
     dump !== undefined
       ? { kind: 'dump', file: dump.file }
-      : kernel !== undefined
+      : kernel !== undefined && !routesOnly
         ? { kind: 'kernel' }
         : { kind: 'wanted' };
   let chains: readonly BaseChain[] | undefined = dump?.rules.chains(family) ?? kernel?.chains;
   let prediction: Prediction;
-  if (
-    chains === undefined &&
-    wanted !== undefined &&
-    (config.mode === 'ipvs' || config.mode === 'userspace')
-  ) {
+  if (routesOnly) {
     remarks.push(`There are no rules to follow in ${config.mode} mode: this is what the routes want.`);
     prediction = predictFromRoutes(packet, world, wanted);
   } else {
@@ -132,6 +134,19 @@ export async function buildCase(inputs: CaseInputs): Promise<Case> {
     flows: inputs.flows ?? kernel?.flows ?? [],
     remarks,
   };
+}
+
+function wantedFor(
+  { cluster, daemon, given }: CaseInputs,
+  node: RenderNode,
+  family: Family,
+): WantedNode | undefined {
+  if (daemon !== undefined) {
+    const families = daemon.families.filter((one) => one.family === family);
+    return families.length === 0 ? undefined : { ...daemon, families };
+  }
+  if (cluster === undefined) return undefined;
+  return wantedOf(cluster, { config: given.config, node, families: [family] });
 }
 
 export function ruleMode(mode: string): RuleMode {

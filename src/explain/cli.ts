@@ -6,6 +6,7 @@ import type { ClusterObjects } from '../render/cluster.ts';
 import { refuse, type CommandOutput as Output } from '../render/cli.ts';
 import { readInputs } from '../render/inputs.ts';
 import { stderrLogger } from '../render/stderrLogger.ts';
+import type { Wanted } from '../render/wanted.ts';
 import { buildCase } from './build.ts';
 import { tell } from './explanation.ts';
 import { printExplanation } from './output/terminal.ts';
@@ -29,7 +30,7 @@ Follows a packet through the rules of a node and says where it goes, and why.
   pointsman explain -f manifests.yaml --from outside --to 172.31.0.11:30777
   pointsman explain -f manifests.yaml default/frontend-7d9 → shop/checkout:http
   pointsman explain --dump rules.txt --from 10.244.1.5 --to 10.96.0.10:53 --proto udp
-  pointsman explain 10.96.0.10:443                       (on a node: the rules of its kernel)
+  pointsman explain 10.96.0.10:443                       (on a node: what its daemon wants, and its kernel's rules)
 
 Packet:
   --from FROM           pod/NAMESPACE/NAME, an address, node, localhost, outside (default)
@@ -88,8 +89,15 @@ async function explain(argv: readonly string[], io: CommandOutput): Promise<numb
   const given = await parsed.inputs();
   for (const warning of given.warnings) io.err(`${warning}\n`);
   let cluster: ClusterObjects | undefined;
+  let wanted: Wanted | undefined;
   if (given.paths.length > 0 || given.live)
     ({ cluster } = await readInputs(given, { log: stderrLogger(io.err) }));
+  else if (flag('dump') === '') {
+    const { askDaemon } = await import('../render/daemon.ts');
+    const { inputs, refusal } = await askDaemon(given, io.err);
+    if (inputs === undefined) io.err(`Services are not known, only rules: ${refusal}\n`);
+    else ({ cluster, wanted } = inputs);
+  }
   for (const { file, line, object, field, message } of cluster?.problems ?? []) {
     io.err(`${file}${line > 0 ? `:${line}` : ''}: ${object} ${field}: ${message}\n`);
   }
@@ -108,8 +116,9 @@ async function explain(argv: readonly string[], io: CommandOutput): Promise<numb
   const conntrackFile = flag('conntrack');
   const made = await buildCase({
     question,
-    given,
+    given: wanted === undefined ? given : { ...given, config: wanted.config },
     cluster,
+    ...(wanted === undefined ? {} : { daemon: wanted }),
     ...(dumpFile === '' ? {} : { dump: { file: dumpFile, rules: readDump(dumpFile) } }),
     ...(useKernel && dumpFile === ''
       ? {

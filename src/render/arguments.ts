@@ -22,6 +22,10 @@ export interface InputArguments {
   readonly api: ApiAccess;
   /** A cluster to ask was named. */
   readonly live: boolean;
+  /** Where to ask the daemon of this node; empty = its usual place. */
+  readonly socketPath: string;
+  /** As `--mode` says; empty = it was not given. */
+  readonly modeFlag: string;
   /** What was said that has no effect; for stderr. */
   readonly warnings: readonly string[];
 }
@@ -39,7 +43,17 @@ export interface ParsedArguments {
   inputs(): Promise<InputArguments>;
 }
 
-const inputValues = ['filename', 'mode', 'node', 'node-ip', 'zone', 'pod-cidr', 'family'] as const;
+const inputValues = [
+  'filename',
+  'mode',
+  'node',
+  'node-ip',
+  'zone',
+  'pod-cidr',
+  'family',
+  'socket-path',
+  'socket',
+] as const;
 const short: Readonly<Record<string, string>> = { f: 'filename', h: 'help', o: 'output' };
 const modes: readonly string[] = ['iptables', 'nftables', 'ipvs', 'userspace'];
 
@@ -47,6 +61,7 @@ const modes: readonly string[] = ['iptables', 'nftables', 'ipvs', 'userspace'];
 export const inputHelp = `Objects:
   -f, --filename PATH   manifests: a file, a folder, - for standard input; repeatable. kubectl get -o yaml output is fine
   --kubeconfig FILE     without -f: ask this live cluster
+  --socket-path PATH    explain and diff without either: ask the daemon of this node here
 Node (a Node object among the objects wins over the flags):
   --node NAME           which node; not needed where there is only one Node object
   --node-ip LIST        its addresses          --zone NAME   its topology zone
@@ -128,6 +143,8 @@ async function inputsOf(
     families: familiesFrom(one('family')),
     config: mode === '' || mode === config.mode ? config : inMode(config, mode as Mode),
     api: config,
+    socketPath: one('socket-path') || one('socket'),
+    modeFlag: mode,
     live: paths.length === 0 && (config.clientConnection.kubeconfig !== '' || config.master !== ''),
     // --mode is ours, and wins over the file.
     warnings: config.warnings.filter((text) => mode === '' || !text.includes('proxy-mode')),

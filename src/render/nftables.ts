@@ -5,14 +5,16 @@ import { Mirror, type ElementSink } from '../dataplane/nftables/mirror.ts';
 import { sortedRoutes } from '../dataplane/iptables/document.ts';
 import type { Element, NftSet, Rule, Chain } from '../linux/netlink/nftables/objects.ts';
 import { printTable, type TableContents } from '../linux/netlink/nftables/print.ts';
+import type { RuleConfig } from './node.ts';
 import type { WantedFamily } from './wanted.ts';
 
 /** Everything the table of a family holds after the first sync on a machine that had none. */
 export function nftablesContents(
   { family, options, table, serviceCIDRs }: WantedFamily,
   localAddresses: readonly string[],
+  serviceCounters: RuleConfig['extras']['serviceCounters'] = 'off',
 ): TableContents {
-  const layout = makeLayout(options);
+  const layout = makeLayout({ ...options, serviceCounters });
   const elements = new Map<string, Element[]>();
   const sink: ElementSink = {
     add: (set, element) => push(elements, set, element),
@@ -78,8 +80,12 @@ function push(elements: Map<string, Element[]>, set: string, element: Element): 
 }
 
 /** A script that makes the table what it must be, in one transaction, whatever the machine had under its name. */
-export function renderNftables(family: WantedFamily, localAddresses: readonly string[]): string {
-  const contents = nftablesContents(family, localAddresses);
+export function renderNftables(
+  family: WantedFamily,
+  localAddresses: readonly string[],
+  serviceCounters: RuleConfig['extras']['serviceCounters'] = 'off',
+): string {
+  const contents = nftablesContents(family, localAddresses, serviceCounters);
   const name = `${contents.table.family} ${contents.table.name}`;
   return `add table ${name}\ndelete table ${name}\n${printTable(contents)}`;
 }

@@ -24,7 +24,10 @@ export type RuleConfig = Pick<
   | 'featureGates'
   | 'ipvs'
   | 'portRange'
-> & { readonly conntrack: Pick<ProxyConfig['conntrack'], 'tcpBeLiberal'> };
+> & {
+  readonly conntrack: Pick<ProxyConfig['conntrack'], 'tcpBeLiberal'>;
+  readonly extras: Pick<ProxyConfig['extras'], 'serviceCounters'>;
+};
 
 /** What flags say about the node. */
 export interface NodeFlags {

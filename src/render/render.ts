@@ -32,7 +32,7 @@ export function render(wanted: Wanted): Rendering[] {
           family,
           `nftables-${family}.nft`,
           'nft -f',
-          renderNftables(one, wanted.node.localAddresses),
+          renderNftables(one, wanted.node.localAddresses, wanted.config.extras.serviceCounters),
           remembersIPv6Clients(one)
             ? [
                 'nft 1.0.6 cannot read the rules that remember IPv6 clients (it lists them): newer versions can',

@@ -2,14 +2,25 @@
 import { parsePortRange } from '../config/portRange.ts';
 import { sortedRoutes } from '../dataplane/iptables/document.ts';
 import { fullDocument, jumpsFor } from '../dataplane/userspace/ruleSet.ts';
-import { poolsOf, routeRules, type RuleSettings, type Target } from '../dataplane/userspace/rules.ts';
+import {
+  poolsOf,
+  routeRules,
+  type Rule,
+  type RuleSettings,
+  type Target,
+} from '../dataplane/userspace/rules.ts';
 import { isLoopback } from '../services/ip.ts';
+import type { ServicePortId } from '../services/types.ts';
 import type { Wanted, WantedFamily } from './wanted.ts';
 
 /** Where the made-up ports begin if the configuration has no range for them. */
 const firstPort = 40_000;
 
-export function renderUserspace({ config }: Pick<Wanted, 'config'>, wanted: WantedFamily): string {
+/** Rules of each service port, with made-up ports where listeners would be. */
+export function userspaceRules(
+  { config }: Pick<Wanted, 'config'>,
+  wanted: WantedFamily,
+): ReadonlyMap<ServicePortId, readonly Rule[]> {
   const { family, options, table } = wanted;
   const ownFamily = config.bindAddress.includes(':') === (family === 'IPv6');
   const bound = ownFamily && !['0.0.0.0', '::'].includes(config.bindAddress) ? config.bindAddress : '';
@@ -17,7 +28,7 @@ export function renderUserspace({ config }: Pick<Wanted, 'config'>, wanted: Want
   const settings: RuleSettings = { family, detector: options.localDetector, hostIP };
   const range = parsePortRange(config.portRange);
   let port = range === undefined || range === 'invalid' ? firstPort : range.first;
-  const applied = new Map(
+  return new Map(
     sortedRoutes(table.routes.values()).map((route) => {
       const pools = route.port.protocol === 'SCTP' ? [] : poolsOf(route);
       const host = route.port.protocol === 'UDP' ? hostIP : bound;
@@ -26,5 +37,8 @@ export function renderUserspace({ config }: Pick<Wanted, 'config'>, wanted: Want
       return [route.port.id, routeRules(route, targets, settings)] as const;
     }),
   );
-  return fullDocument([], jumpsFor(options.nodePortAddresses), applied);
+}
+
+export function renderUserspace(wanted: Pick<Wanted, 'config'>, family: WantedFamily): string {
+  return fullDocument([], jumpsFor(family.options.nodePortAddresses), userspaceRules(wanted, family));
 }

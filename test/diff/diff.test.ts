@@ -298,8 +298,13 @@ test('the command reads the kernel of its network namespace, and its exit code t
       manifest,
     );
     assert.match(both.stdout, /iptables nat PREROUTING → KUBE-SERVICES: a service proxy in iptables mode/);
-    assert.equal(run('diff', '--mode=userspace', '-f', manifest).status, 2);
-    assert.equal(run('diff').status, 2);
+    const userspace = run('diff', '--mode=userspace', '--family=IPv4', '-f', manifest);
+    assert.equal(userspace.status, 1, userspace.stderr);
+    assert.match(userspace.stdout, /IPv4 missing chain: nat KUBE-PORTALS-CONTAINER\n/);
+    assert.match(userspace.stdout, /The ports of listeners were not compared/);
+    const nobody = run('diff', `--socket-path=${join(folder, 'nobody.sock')}`);
+    assert.equal(nobody.status, 2);
+    assert.match(nobody.stderr, /nobody answers at .*nobody\.sock .*; name objects with -f, .*--kubeconfig/);
   } finally {
     removeNamespace(namespace);
   }

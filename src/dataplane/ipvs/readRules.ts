@@ -56,7 +56,7 @@ async function readChains(iptables: Iptables, table: RuleTable): Promise<Map<str
 }
 
 /** iptables prints the protocol of `-m ipvs` as a number, whatever it was given. */
-function canonical(args: string): string {
+export function canonical(args: string): string {
   return canonicalRule(
     args.replace(/--vproto (6|17|132)\b/, (_, number: string) => `--vproto ${names[number]}`),
   );

@@ -131,7 +131,8 @@ export function findDrift(
   return undefined;
 }
 
-function compareJumps(
+/** Jumps that are missing, and rules that lead into our chains and are not ours. */
+export function compareJumps(
   actual: readonly SavedTable[],
   jumps: readonly Jump[],
   table: RuleTable,
