@@ -167,7 +167,7 @@ function noEndpoints(
     report(
       'cause',
       'port_name',
-      `The EndpointSlices of ${service} have no port named "${portName}" of ${protocol}: they have ${ports.join(', ')}, ${refused}.`,
+      `The EndpointSlices of ${service} have no port named "${portName}" of ${protocol}: they have ${ports.length === 0 ? 'none at all' : ports.join(', ')}, ${refused}.`,
       'The names of spec.ports[] and of the slice’s ports have to be equal; with a named targetPort, the container port must have that name.',
     );
     return;
@@ -397,7 +397,9 @@ function goneEndpoints(given: Case, outcomes: readonly Outcome[], report: Report
     }
   }
   const chosen = new Set(outcomes.map(({ destination }) => destination));
-  if (decision?.kind === 'endpoint' && !outcomes.some(({ kind }) => kind === 'endpoint')) {
+  // What somebody else drops behind the translation was translated.
+  const translated = outcomes.some(({ kind, destination }) => kind === 'endpoint' || valid.has(destination));
+  if (decision?.kind === 'endpoint' && !translated) {
     report(
       'cause',
       'rules_missing',

@@ -336,6 +336,12 @@ for (const { name, yaml, args, files, reason, says, severity = 'cause' } of mist
       { message: says, severity },
     );
     assert.equal(code, severity === 'cause' ? 1 : 0);
+    const causes = explanation.findings.filter((one) => one.severity === 'cause');
+    assert.deepEqual(
+      causes.map((one) => one.reason),
+      severity === 'cause' ? [reason] : [],
+      'nothing else is blamed',
+    );
     assert.ok(text.replaceAll(/\s+/g, ' ').includes(says), text);
     // A chain's name may be longer than a line is wide; sentences are not.
     for (const line of text.split('\n')) assert.ok(line.length <= 80 || !line.trim().includes(' '), line);
