@@ -3,17 +3,19 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { after, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { sweepNamespaces } from '../../src/lab/net/namespaces.ts';
 import type { IptablesVariant } from '../../src/lab/scenario/iptablesVariant.ts';
-import { readScenario } from '../../src/lab/scenario/parse.ts';
+import { parseScenario, readScenario } from '../../src/lab/scenario/parse.ts';
 import { resultLines, stepLines } from '../../src/lab/scenario/report.ts';
 import { loadRules, loadTruth } from '../../src/lab/scenario/runCommand.ts';
 import { playScenario, type ScenarioResult } from '../../src/lab/scenario/runner.ts';
-import type { Truth } from '../../src/lab/scenario/types.ts';
+import type { Scenario, Truth } from '../../src/lab/scenario/types.ts';
+import { policyScenario } from './policyTable.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
+const ownDirectory = fileURLToPath(new URL('own', import.meta.url));
 export const dataDirectory = fileURLToPath(new URL('data', import.meta.url));
 
 /** Builds the program into a directory of this test's own; removed at the end. Returns the command line of `run`. */
@@ -52,9 +54,9 @@ function report(result: ScenarioResult): string {
   ].join('\n');
 }
 
-/** Plays one scenario file and expects it to agree in everything. */
+/** Plays one scenario and expects it to agree in everything. */
 export async function expectAgreement(
-  file: string,
+  scenario: Scenario,
   mode: string,
   iptables: IptablesVariant | undefined,
   proxyCommand: readonly string[],
@@ -63,7 +65,8 @@ export async function expectAgreement(
 ): Promise<void> {
   const timeFactor = Number(process.env['TIME_FACTOR'] ?? '1');
   const options = { mode, proxyCommand, iptables, api: 'auto' as const, timeFactor, truth, rules };
-  const result = await playScenario(readScenario(file), options);
+  assert.deepEqual(scenario.remarks, []);
+  const result = await playScenario(scenario, options);
   assert.ok(result.agreed, `\n${report(result)}`);
   const unchecked = result.steps.filter((step) => step.verdict === 'unchecked').map((step) => step.id);
   assert.deepEqual(unchecked, [], 'probes with neither truth nor expectation');
@@ -81,7 +84,30 @@ export function scenarioTests(mode: string, iptables: IptablesVariant | undefine
       const truth = loadTruth(join(dataDirectory, 'truth'), name, mode);
       assert.ok(truth !== undefined, 'there is no recorded truth');
       const rules = loadRules(join(dataDirectory, 'rules'), scenario, mode);
-      await expectAgreement(file, mode, iptables, proxyCommand, truth, rules);
+      await expectAgreement(scenario, mode, iptables, proxyCommand, truth, rules);
     });
   }
+}
+
+/**
+ * One test for each scenario of our own, and for each family and protocol of the table of policies; two at once, for
+ * most of their time is spent waiting for time-outs.
+ */
+export function ownScenarioTests(mode: string, iptables?: IptablesVariant): void {
+  sweepNamespaces();
+  const proxyCommand = buildProgram();
+  const scenarios = [
+    ...([4, 6] as const).flatMap((family) =>
+      (['tcp', 'udp'] as const).map((proto) => parseScenario(policyScenario(family, proto))),
+    ),
+    ...readdirSync(ownDirectory)
+      .sort()
+      .map((file) => readScenario(join(ownDirectory, file))),
+  ];
+  describe(`own scenarios (${mode})`, { concurrency: 2 }, () => {
+    for (const scenario of scenarios) {
+      if (scenario.modes !== undefined && !scenario.modes.includes(mode)) continue;
+      test(scenario.name, () => expectAgreement(scenario, mode, iptables, proxyCommand));
+    }
+  });
 }
