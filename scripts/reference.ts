@@ -79,6 +79,7 @@ const blocks: Readonly<Record<string, () => string | Promise<string>>> = {
   'help diff': () => help('diff'),
   'help status': () => help('status'),
   'help top': () => help('top'),
+  'help demo': () => help('demo'),
   'help lab': () => help('lab'),
   'help lab up': () => help('lab', 'up'),
   'help lab run': () => help('lab', 'run'),
