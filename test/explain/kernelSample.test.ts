@@ -223,8 +223,11 @@ async function check(network: LabNetwork, mode: RuleMode, sample: Sample, number
         stream: undefined,
         expect: undefined,
       };
-      const { record } = await runProbe(contextOf(network), spec);
-      const seen = seenIn(record);
+      let seen = seenIn((await runProbe(contextOf(network), spec)).record);
+      // A machine under load loses time: once more, as scenarios do.
+      if (seen.outcomes.includes('timeout') && !expected.outcomes.includes('timeout')) {
+        seen = seenIn((await runProbe(contextOf(network), spec)).record);
+      }
       // Affinity keeps to one endpoint, and a probe ends with its first time-out.
       const isSure = !sent.hasAffinity && expected.outcomes.length === 1;
       const detail = (): string =>

@@ -201,6 +201,9 @@ function symbol(text: string): Value {
   if (Object.hasOwn(protocols, text)) return protocols[text as keyof typeof protocols];
   if (/^\d+$/.test(text)) return BigInt(text);
   if (/^0x[0-9a-f]+$/.test(text)) return BigInt(text);
+  // `meta priority` as a traffic control handle, in hexadecimal; no address looks like it.
+  const handle = /^([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.exec(text);
+  if (handle !== null) return (BigInt(`0x${handle[1]}`) << 16n) | BigInt(`0x${handle[2]}`);
   return text;
 }
 
@@ -218,11 +221,13 @@ function symbolOf(field: Expr, text: string): Value {
             ? { ipv4: 2n, ipv6: 10n }
             : name === 'ct direction'
               ? { original: 0n, reply: 1n }
-              : name === 'meta protocol'
-                ? { ip: 0x800n, ip6: 0x86ddn }
-                : name === 'tcp flags'
-                  ? { fin: 1n, syn: 2n, rst: 4n, psh: 8n, ack: 16n }
-                  : undefined;
+              : name === 'meta priority'
+                ? { none: 0n, root: 0xffffffffn }
+                : name === 'meta protocol'
+                  ? { ip: 0x800n, ip6: 0x86ddn }
+                  : name === 'tcp flags'
+                    ? { fin: 1n, syn: 2n, rst: 4n, psh: 8n, ack: 16n }
+                    : undefined;
   return table?.[text] ?? symbol(text);
 }
 
@@ -243,6 +248,9 @@ function readStatement(json: Json): NftStatement {
   const unknown: NftStatement = { kind: 'unknown', text: printStatement(json) };
   const verdict = readVerdict(json);
   if (verdict !== undefined) return { kind: 'verdict', verdict };
+  // Versions of nft that cannot say a map's update in JSON (1.0.6) print it as text.
+  const update = typeof json === 'string' ? /^(?:add|update) @(\S+) \{/.exec(json) : null;
+  if (update !== null) return { kind: 'remember', set: textOf(update[1]) };
   const [entry] = Object.entries(fields(json) ?? {});
   if (entry === undefined) return unknown;
   const [kind, body] = entry;

@@ -1,0 +1,128 @@
+/** At the time of each probe of a public scenario, the rules that our modes have in the kernel explain what it sees. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { iptablesChains } from '../../src/explain/iptables/evaluate.ts';
+import { nftChains } from '../../src/explain/nft/evaluate.ts';
+import { parseRuleset } from '../../src/explain/nft/fromJson.ts';
+import type { RuleMode } from '../../src/explain/routes.ts';
+import { walk } from '../../src/explain/walk.ts';
+import { clientAddresses4, clientAddresses6 } from '../../src/lab/net/layout.ts';
+import { sweepNamespaces } from '../../src/lab/net/namespaces.ts';
+import type { ScenarioCluster } from '../../src/lab/scenario/cluster.ts';
+import { readScenario } from '../../src/lab/scenario/parse.ts';
+import { loadTruth } from '../../src/lab/scenario/runCommand.ts';
+import { playScenario } from '../../src/lab/scenario/runner.ts';
+import type { ProbeRecord, ProbeSpec, ScenarioRecord } from '../../src/lab/scenario/types.ts';
+import { parseSave } from '../../src/linux/iptables/save.ts';
+import { buildProgram, dataDirectory } from '../scenarios/support.ts';
+import { isWithin, nodeWorld, predicted, seenIn, union, type Machine, type Seen } from './twoNodes.ts';
+
+const names = (process.env['EXPLAIN_SCENARIOS'] ?? '').split(' ').filter((name) => name !== '');
+if (names.length === 0)
+  names.push(
+    'external-policy-local',
+    'load-balancer',
+    'no-endpoints',
+    'nodeport',
+    'nodeport-addresses',
+    'session-affinity',
+  );
+
+/** Clients that `-m recent` remembers in a node, by list. */
+function recentOn({ network }: ScenarioCluster, node: string): Map<string, Set<string>> {
+  const { stdout } = network.namespaces.run(node, ['grep', '-rs', '^src=', '/proc/net/xt_recent']);
+  const lists = new Map<string, Set<string>>();
+  for (const [, list = '', client = ''] of stdout.matchAll(/\/([^/\n]+):src=(\S+)/g)) {
+    const clients = lists.get(list) ?? new Set();
+    lists.set(list, clients.add(client));
+  }
+  return lists;
+}
+
+/** Reads what both nodes have in the kernel now. */
+function machinesNow(cluster: ScenarioCluster, mode: RuleMode, isV6: boolean): Machine[] {
+  const command =
+    mode === 'nftables' ? ['nft', '-j', 'list', 'ruleset'] : [isV6 ? 'ip6tables-save' : 'iptables-save'];
+  return [1, 2].map((n) => {
+    const name = `node-${n}`;
+    const { status, stdout, stderr } = cluster.network.namespaces.run(name, command, { env: cluster.env });
+    assert.equal(status, 0, stderr);
+    const chains =
+      mode === 'nftables'
+        ? nftChains(parseRuleset(stdout), isV6 ? 'IPv6' : 'IPv4')
+        : iptablesChains(parseSave(stdout));
+    const recent = recentOn(cluster, name);
+    return {
+      name,
+      world: (family) => nodeWorld(n, family, recent),
+      predict: (packet, world) => walk(packet, chains, world),
+    };
+  });
+}
+
+function sourcesOf({ src, sources, to }: ProbeSpec): readonly (string | undefined)[] {
+  if (src !== undefined || sources === undefined) return [src];
+  return typeof sources === 'number'
+    ? (to.startsWith('[') ? clientAddresses6 : clientAddresses4).slice(0, sources)
+    : sources;
+}
+
+function isProbe(record: ScenarioRecord | undefined): record is ProbeRecord {
+  return record?.kind === 'probe';
+}
+
+sweepNamespaces();
+const proxyCommand = buildProgram();
+
+for (const mode of ['iptables', 'nftables'] as const) {
+  for (const name of names) {
+    test(`${name} (${mode}): the rules in the kernel explain what each probe sees`, async () => {
+      const scenario = readScenario(join(dataDirectory, `${name}.yaml`));
+      const truth = loadTruth(join(dataDirectory, 'truth'), name, mode);
+      assert.ok(truth !== undefined, 'there is no recorded truth');
+      const predictions = new Map<string, Seen>();
+      const specs = new Map<string, ProbeSpec>();
+      const result = await playScenario(scenario, {
+        mode,
+        proxyCommand,
+        iptables: mode === 'iptables' ? 'nft' : undefined,
+        api: 'auto',
+        timeFactor: Number(process.env['TIME_FACTOR'] ?? '1'),
+        truth,
+        rules: undefined,
+        beforeProbe: (spec, cluster) => {
+          const machines = machinesNow(cluster, mode, spec.to.startsWith('['));
+          const all = sourcesOf(spec).map((source) => predicted(scenario.pods, machines, spec, source));
+          if (spec.sameAs !== undefined) {
+            for (const { backends } of all)
+              assert.equal(backends.length, 1, `${spec.id}: a client that is known`);
+          }
+          specs.set(spec.id, spec);
+          predictions.set(spec.id, union(all));
+        },
+      });
+      assert.deepEqual(result.errors, []);
+      let compared = 0;
+      for (const { id, record } of result.steps) {
+        if (!isProbe(record)) continue;
+        const spec = specs.get(id)!;
+        const expected = predictions.get(id)!;
+        const recorded: ScenarioRecord | undefined = truth.probes.find((each) => each.id === id);
+        assert.ok(isProbe(recorded), id);
+        // Whom a client that is new to an affinity meets is chance; later it is known.
+        if (spec.sticky && spec.sameAs === undefined) {
+          for (const seen of [seenIn(record), seenIn(recorded)]) {
+            assert.ok(isWithin(seen, expected), `${id}: ${JSON.stringify({ seen, expected })}`);
+          }
+        } else {
+          assert.deepEqual({ id, ...seenIn(record) }, { id, ...expected }, 'seen now, predicted');
+          if (!spec.sticky)
+            assert.deepEqual({ id, ...seenIn(recorded) }, { id, ...expected }, 'recorded, predicted');
+        }
+        compared++;
+      }
+      assert.ok(compared > 0);
+    });
+  }
+}
