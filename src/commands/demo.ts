@@ -16,6 +16,8 @@ export function run(argv: readonly string[]): Promise<number> {
     process.stdout.write(help);
     return Promise.resolve(0);
   }
-  process.stderr.write(`Error: what is "${word}"? The demo takes nothing\npointsman demo --help says more.\n`);
+  process.stderr.write(
+    `Error: what is "${word}"? The demo takes nothing\npointsman demo --help says more.\n`,
+  );
   return Promise.resolve(2);
 }
