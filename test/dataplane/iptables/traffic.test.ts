@@ -5,8 +5,10 @@ import { once } from 'node:events';
 import { test } from 'node:test';
 import type { Route } from '../../../src/services/types.ts';
 import { inNamespace, makeNamespace, removeNamespace } from '../../support/namespace.ts';
+import { wholeDocument } from '../../../src/dataplane/iptables/document.ts';
+import { nodePortTail } from '../../../src/dataplane/iptables/staticRules.ts';
 import { Driver, World, backends } from './harness.ts';
-import { makeRoute, makeTable } from './routes.ts';
+import { makeRoute, makeSettings, makeTable } from './routes.ts';
 
 /** A server on each endpoint, which answers with its own address. */
 const server = `
@@ -192,6 +194,45 @@ for (const backend of backends) {
         ['10.244.1.1', 'ECONNREFUSED'],
         JSON.stringify(outcomes),
       );
+      await servers.stop();
+    } finally {
+      network.close();
+    }
+  });
+
+  test(`${backend}: kube-proxy started over our rules, and we over its: no connection fails`, async () => {
+    const network = new Network(new World(backend));
+    const { world } = network;
+    try {
+      const servers = await Program.start(world.namespace, server);
+      // What kube-proxy writes at a start, checked line by line elsewhere: every chain it wants emptied and filled.
+      const settings = makeSettings();
+      const kubeProxy = (routes: Route[], start = false): void => {
+        const text = wholeDocument(routes, settings, nodePortTail(settings, []).rules, { start });
+        // Without the counters, which would have to be made first.
+        const plain = text.replaceAll(/ -m nfacct --nfacct-name \w+/g, '');
+        world.run([`${world.program}-restore`, '-w', '5', '--noflush', '--counters'], plain);
+      };
+      const both = web('10.244.1.1', '10.244.1.2');
+      kubeProxy([both, other(1)], true);
+      const clients = [
+        await Program.start(world.namespace, client),
+        await Program.start(network.outside, client),
+      ];
+      for (let round = 0; round < 5; round++) {
+        const dataplane = world.dataplane();
+        await dataplane.start();
+        await new Driver(dataplane).to(makeTable([both, other(1)]));
+        await dataplane.stop();
+        kubeProxy([both, other(1)]);
+      }
+      for (const outcomes of await Promise.all(clients.map(async (one) => await one.stop()))) {
+        assert.deepEqual(
+          Object.keys(outcomes).sort(),
+          ['10.244.1.1', '10.244.1.2'],
+          JSON.stringify(outcomes),
+        );
+      }
       await servers.stop();
     } finally {
       network.close();
