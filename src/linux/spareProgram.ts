@@ -2,10 +2,11 @@
  * A program that is started before it is needed and waits for its input. Starting one costs milliseconds (Node forks,
  * and the more memory we have the longer that takes), which are then spent while nobody waits.
  *
- * The spare ends by itself when we do: its input ends.
+ * The spare ends by itself when we do: its input ends. Only binaries are started ahead: a script in the program's place
+ * decides at its start what to do (which variant to call, whether to refuse), and would decide by how things were then.
  */
 import type { ChildProcess } from 'node:child_process';
-import { accessSync, constants, statSync } from 'node:fs';
+import { accessSync, closeSync, constants, openSync, readSync, statSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { start, type RunOptions, type RunResult, type StartedProgram } from './exec.ts';
@@ -13,7 +14,7 @@ import { start, type RunOptions, type RunResult, type StartedProgram } from './e
 interface Waiting {
   readonly started: StartedProgram;
   /** Where PATH had the program, and which file that was. */
-  readonly path: string | undefined;
+  readonly path: string;
   readonly file: string;
 }
 
@@ -67,7 +68,8 @@ export class SpareProgram {
   }
 
   #start(): void {
-    const path = findProgram(this.#program, this.#options.env?.['PATH'] ?? process.env['PATH'] ?? '');
+    const path = this.#find();
+    if (path === undefined || !isBinary(path)) return;
     const started = start(this.#argv, { input: '', ...this.#options });
     const { child } = started;
     const waiting = { started, path, file: fileOf(path) };
@@ -80,6 +82,10 @@ export class SpareProgram {
     hold(child, false);
   }
 
+  #find(): string | undefined {
+    return findProgram(this.#program, this.#options.env?.['PATH'] ?? process.env['PATH'] ?? '');
+  }
+
   #take(): StartedProgram | undefined {
     const waiting = this.#waiting;
     if (waiting === undefined) return undefined;
@@ -87,7 +93,7 @@ export class SpareProgram {
     const { child } = waiting.started;
     if (child.exitCode !== null || child.signalCode !== null) return undefined;
     // Another version, or the other iptables, was installed meanwhile.
-    if (fileOf(waiting.path) !== waiting.file) {
+    if (this.#find() !== waiting.path || fileOf(waiting.path) !== waiting.file) {
       child.kill('SIGKILL');
       return undefined;
     }
@@ -119,8 +125,25 @@ function findProgram(program: string, path: string): string | undefined {
   return undefined;
 }
 
+/** An ELF file (elf(5)), not a script. */
+function isBinary(path: string): boolean {
+  const magic = Buffer.alloc(4);
+  try {
+    const file = openSync(path, 'r');
+    try {
+      readSync(file, magic);
+    } finally {
+      closeSync(file);
+    }
+  } catch {
+    // Not readable: it is started when it is needed, and says then what is wrong.
+    return false;
+  }
+  return magic.toString('latin1') === '\x7fELF';
+}
+
 /** Another file, or another version of it, has another text. */
-function fileOf(path: string | undefined): string {
-  const found = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false });
+function fileOf(path: string): string {
+  const found = statSync(path, { throwIfNoEntry: false });
   return found === undefined ? '' : `${found.dev} ${found.ino} ${found.mtimeMs}`;
 }
