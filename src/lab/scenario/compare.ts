@@ -99,7 +99,8 @@ function compareProbes(truth: ProbeRecord, ours: ProbeRecord, options: CompareOp
     if (truth.sticky !== ours.sticky) {
       differences.push(`sticky: wanted ${truth.sticky}, got ${ours.sticky}`);
     }
-    if (truth.kept !== ours.kept) differences.push(`kept: wanted ${truth.kept}, got ${ours.kept}`);
+    if (truth.kept !== 'either' && truth.kept !== ours.kept)
+      differences.push(`kept: wanted ${truth.kept}, got ${ours.kept}`);
     const pool = truth.pool ?? ours.pool;
     const strangers = names(ours.backends).filter(
       (each) => !(pool ?? []).includes(podOf(each)) && !(pool ?? []).includes(each),

@@ -52,6 +52,12 @@ export const modeDifferences: Readonly<Record<string, ModeDifferences>> = {
         why: ownAddress,
         instead: { outcomes: { refused: 40 }, by: ['icmp-port'] },
       },
+      {
+        scenario: 'session-affinity',
+        probes: ['clients-external-ip', 'clients-cluster-ip'],
+        why: 'Affinity is kept by each virtual server, so by each frontend: another way in may lead elsewhere.',
+        instead: { kept: 'either' },
+      },
     ],
   },
   userspace: {

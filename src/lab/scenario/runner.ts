@@ -365,7 +365,10 @@ async function playOnce(
   let startSeconds = 0;
   try {
     try {
-      if (scenario.start) await cluster.startProxies(scenario.proxies);
+      if (scenario.start) {
+        await cluster.startProxies(scenario.proxies);
+        if (options.mode === 'ipvs') await cluster.settle();
+      }
       startSeconds = since();
       await player.play(scenario.steps);
       player.errors.push(...cluster.endedProxies());

@@ -125,7 +125,7 @@ export interface ProbeRecord {
   readonly backends: Counts;
   readonly sources: Counts;
   readonly sticky?: boolean;
-  readonly kept?: 'all' | 'not all';
+  readonly kept?: 'all' | 'not all' | 'either';
   readonly pool?: readonly string[];
 }
 
