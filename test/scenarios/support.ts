@@ -54,7 +54,10 @@ function report(result: ScenarioResult): string {
   ].join('\n');
 }
 
-/** Plays one scenario and expects it to agree in everything. */
+/**
+ * Plays one scenario and expects it to agree in everything. One that does not is played once more, and the test says so:
+ * a machine that is busy elsewhere makes any probe late, and a real difference is there again.
+ */
 export async function expectAgreement(
   scenario: Scenario,
   mode: string,
@@ -66,7 +69,11 @@ export async function expectAgreement(
   const timeFactor = Number(process.env['TIME_FACTOR'] ?? '1');
   const options = { mode, proxyCommand, iptables, api: 'auto' as const, timeFactor, truth, rules };
   assert.deepEqual(scenario.remarks, []);
-  const result = await playScenario(scenario, options);
+  let result = await playScenario(scenario, options);
+  if (!result.agreed) {
+    process.stdout.write(`${scenario.name} (${mode}) is played once more:\n${report(result)}\n`);
+    result = await playScenario(scenario, options);
+  }
   assert.ok(result.agreed, `\n${report(result)}`);
   const unchecked = result.steps.filter((step) => step.verdict === 'unchecked').map((step) => step.id);
   assert.deepEqual(unchecked, [], 'probes with neither truth nor expectation');
