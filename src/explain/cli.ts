@@ -7,6 +7,7 @@ import { refuse, type CommandOutput as Output } from '../render/cli.ts';
 import { readInputs } from '../render/inputs.ts';
 import { stderrLogger } from '../render/stderrLogger.ts';
 import type { Wanted } from '../render/wanted.ts';
+import { explainFlags, takeNames } from './arguments.ts';
 import { buildCase } from './build.ts';
 import { tell } from './explanation.ts';
 import { printExplanation } from './output/terminal.ts';
@@ -22,8 +23,7 @@ const standardOutput: CommandOutput = {
   colour: process.stdout.isTTY && process.env['NO_COLOR'] === undefined,
 };
 
-const help = `Usage: pointsman explain [FROM →] TO [flags]
-       pointsman explain --from FROM --to TO [flags]
+const help = `Usage: pointsman explain [FROM →] TO [flags]          (also FROM to TO, FROM TO, or --from FROM --to TO)
 
 Follows a packet through the rules of a node and says where it goes, and why.
 
@@ -62,28 +62,14 @@ export async function runExplain(
 
 async function explain(argv: readonly string[], io: CommandOutput): Promise<number> {
   const { names, flags } = takeNames(argv);
-  const parsed = parseArguments(flags, {
-    values: {
-      from: 1,
-      to: 1,
-      proto: 1,
-      sport: 1,
-      'in-interface': 1,
-      dump: 1,
-      conntrack: 1,
-      html: 1,
-      count: 1,
-      seconds: 1,
-    },
-    switches: ['json', 'live', 'kernel'],
-  });
+  const parsed = parseArguments(flags, explainFlags);
   if (parsed.help) {
     io.out(`${help}\n${inputHelp}`);
     return 0;
   }
   const flag = (name: string): string => parsed.extra.get(name)?.at(-1) ?? '';
   const to = flag('to') || (names.at(-1) ?? '');
-  const from = flag('from') || (names.length > 1 ? names[0]! : '');
+  const from = flag('from') || (names.length > 1 || flag('to') !== '' ? (names[0] ?? '') : '');
   if (to === '')
     throw new UsageError('where does the packet go? Give --to ADDRESS:PORT or --to NAMESPACE/SERVICE:PORT');
   const given = await parsed.inputs();
@@ -170,29 +156,4 @@ function number(text: string, fallback: number): number {
   if (!Number.isInteger(value) || value < 1 || value > 10_000)
     throw new UsageError(`"${text}" is no number from 1 to 10000`);
   return value;
-}
-
-/** `A → B`, `A -> B`, `A B` or `B` in front of the flags. */
-function takeNames(argv: readonly string[]): { names: string[]; flags: string[] } {
-  const names: string[] = [];
-  let at = 0;
-  while (at < argv.length) {
-    const word = argv[at]!;
-    if (word === '->' || word === '→') at++;
-    else if (word.startsWith('-')) break;
-    else {
-      names.push(...word.split(/\s*(?:→|->)\s*/).filter((part) => part !== ''));
-      at++;
-    }
-  }
-  const flags = argv.slice(at);
-  // Behind the flags, too, where the arrow tells.
-  const arrow = flags.findIndex((word) => word === '->' || word === '→');
-  if (arrow > 0 && names.length === 0) {
-    const [from, , to] = flags.splice(arrow - 1, 3);
-    if (from !== undefined && to !== undefined) names.push(from, to);
-  }
-  if (names.length > 2)
-    throw new UsageError(`what is "${names[2]}"? One packet is explained at a time: FROM → TO`);
-  return { names, flags };
 }
