@@ -73,6 +73,8 @@ export interface Flow {
   /** Set once rules have decided: even "no" is a decision, which the kernel keeps for the connection. */
   readonly dnat: 'translated' | undefined;
   readonly snat: 'masquerade' | 'snat' | undefined;
+  /** The virtual server by which IPVS has sent it on. */
+  readonly virtualServer: { readonly address: string; readonly port: number } | undefined;
   readonly untracked: boolean;
   readonly assumptions: readonly Assumption[];
   readonly steps: StepLink | undefined;
@@ -109,6 +111,7 @@ export function startFlow(packet: Packet): Flow {
     outInterface: undefined,
     dnat: undefined,
     snat: undefined,
+    virtualServer: undefined,
     untracked: false,
     assumptions: [],
     steps: undefined,

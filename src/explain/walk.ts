@@ -58,10 +58,14 @@ class Walker {
     const leaving = { ...flow, outInterface: this.#world.interfaceTo(flow.destination) };
     for (const one of this.#hook('output', leaving)) {
       const rerouted = this.#route(one, 'output');
-      for (const out of this.#hook('postrouting', rerouted)) {
-        if (this.#world.direction(out.destination) !== 'here') this.#end(out, 'accept');
-        else this.#overLoopback(out);
-      }
+      this.#leave(rerouted);
+    }
+  }
+
+  #leave(flow: Flow): void {
+    for (const out of this.#hook('postrouting', flow)) {
+      if (this.#world.direction(out.destination) !== 'here') this.#end(out, 'accept');
+      else this.#overLoopback(out);
     }
   }
 
@@ -76,12 +80,21 @@ class Walker {
   #routed(flow: Flow): void {
     const routed = this.#route(flow, 'prerouting');
     if (this.#world.direction(routed.destination) === 'here') {
-      for (const last of this.#hook('input', routed)) this.#end(last, 'accept');
+      for (const last of this.#hook('input', routed)) {
+        if (this.#world.direction(last.destination) === 'here') this.#end(last, 'accept');
+        else this.#sentOn(last);
+      }
       return;
     }
     for (const one of this.#hook('forward', routed)) {
       for (const last of this.#hook('postrouting', one)) this.#end(last, 'accept');
     }
+  }
+
+  /** Only IPVS rewrites a destination in INPUT: the packet leaves by OUTPUT, as if it came from this node. */
+  #sentOn(flow: Flow): void {
+    const routed = { ...this.#route(flow, 'input'), inInterface: '' };
+    for (const one of this.#hook('output', routed)) this.#leave(one);
   }
 
   #route(flow: Flow, hook: HookName): Flow {

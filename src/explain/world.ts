@@ -69,6 +69,11 @@ export class World {
     this.recent = options.recent;
   }
 
+  /** The same machine, but for some of what is known of it. */
+  with(changes: Partial<WorldOptions>): World {
+    return new World({ ...this.#options, ...changes });
+  }
+
   isLocal(address: string): boolean {
     return isLoopback(address) || this.localAddresses.has(address);
   }

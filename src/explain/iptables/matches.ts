@@ -228,6 +228,19 @@ const modules: Readonly<Record<string, Readonly<Record<string, Test>> | 'always'
   physdev: {
     '--physdev-is-bridged': (option) =>
       negate({ question: 'it crosses a bridge of this node', usual: false }, option.not),
+    // Set where br_netfilter hands bridged packets to these rules; routed ones have come in by no bridge port.
+    '--physdev-is-in': (option) => option.not,
+  },
+  ipvs: {
+    '--ipvs': (option, flow) => negate(flow.virtualServer !== undefined, option.not),
+    '--vaddr': (option, flow) =>
+      flow.virtualServer === undefined ? false : address(option, flow.virtualServer.address),
+    '--vport': (option, flow) =>
+      flow.virtualServer === undefined
+        ? false
+        : negate(ports(word(option), flow.virtualServer.port), option.not),
+    '--vproto': (option, flow, { packet }) =>
+      flow.virtualServer === undefined ? false : protocol(option, packet.protocol),
   },
   rpfilter: {
     '--invert': ignored,
