@@ -6,8 +6,8 @@
  * Content types: `application/vnd.kubernetes.protobuf`, and for a watch
  * `application/vnd.kubernetes.protobuf;stream=watch`.
  */
-import { isProtobufKind, kinds, listMeta } from './schema.ts';
-import type { FieldSchema, MessageSchema, ProtobufKind } from './schema.ts';
+import { listMeta, type FieldSchema, type MessageSchema } from './message.ts';
+import { isProtobufKind, kinds, type ProtobufKind } from './schema.ts';
 
 export const protobufContentType = 'application/vnd.kubernetes.protobuf';
 export const protobufWatchContentType = 'application/vnd.kubernetes.protobuf;stream=watch';
@@ -141,8 +141,9 @@ function writeField(writer: BackwardWriter, field: FieldSchema, value: unknown, 
       return;
     }
     case 'stringMap':
+    case 'bytesMap':
     case 'quantityMap':
-      writeMap(writer, number, value, type === 'quantityMap', path);
+      writeMap(writer, number, value, type, path);
       return;
     default: {
       if (!isObject(value)) throw wrong(path, 'object', value);
@@ -182,7 +183,7 @@ function writeMap(
   writer: BackwardWriter,
   number: number,
   value: unknown,
-  quantities: boolean,
+  type: 'stringMap' | 'bytesMap' | 'quantityMap',
   path: string,
 ): void {
   if (!isObject(value)) throw wrong(path, 'map', value);
@@ -192,10 +193,10 @@ function writeMap(
     const text = value[key];
     if (typeof text !== 'string') throw wrong(`${path}["${key}"]`, 'text', text);
     const end = writer.position;
-    if (quantities) {
+    if (type === 'quantityMap') {
       writer.string(1, text);
       writer.lengthDelimited(2, end);
-    } else writer.string(2, text);
+    } else writer.string(2, text, type === 'bytesMap' ? 'base64' : 'utf8');
     writer.string(1, key);
     writer.lengthDelimited(number, end);
   }
@@ -254,10 +255,10 @@ class BackwardWriter {
     this.varint(field * 8);
   }
 
-  string(field: number, value: string): void {
-    const length = Buffer.byteLength(value);
+  string(field: number, value: string, encoding: 'utf8' | 'base64' = 'utf8'): void {
+    const length = Buffer.byteLength(value, encoding);
     const at = this.reserve(length);
-    this.buffer.write(value, at, 'utf8');
+    this.buffer.write(value, at, encoding);
     this.varint(length);
     this.varint(field * 8 + 2);
   }

@@ -1,85 +1,8 @@
 /**
- * The wire schema of the Kubernetes objects a service proxy reads: JSON field name to protobuf field number and type,
- * as published in `generated.proto` of k8s.io/api (core/v1, discovery/v1, networking/v1) and k8s.io/apimachinery
- * (meta/v1, runtime). The encoder walks it; the decoder in `cluster/decode/protobuf.ts` is written out by hand.
+ * The wire schema of the Kubernetes objects a service proxy reads, as published in `generated.proto` of k8s.io/api
+ * (core/v1, discovery/v1, networking/v1) and k8s.io/apimachinery (meta/v1, runtime). The encoder walks it; the decoder in `cluster/decode/protobuf.ts` is written out by hand.
  */
-
-export type FieldType =
-  | 'string'
-  | 'int'
-  | 'bool'
-  /** RFC 3339 text in JSON, {seconds 1, nanos 2} on the wire. */
-  | 'time'
-  /** map<string, string> */
-  | 'stringMap'
-  /** map<string, resource.Quantity {string 1}> */
-  | 'quantityMap'
-  /** intstr.IntOrString {type 1, intVal 2, strVal 3} */
-  | 'intOrString'
-  /** metav1.FieldsV1 {Raw 1}: the JSON text itself. */
-  | 'rawJson'
-  | MessageSchema;
-
-export interface FieldSchema {
-  readonly number: number;
-  readonly type: FieldType;
-  readonly repeated: boolean;
-}
-
-/** Fields in ascending order of their numbers. */
-export type MessageSchema = ReadonlyMap<string, FieldSchema>;
-
-function message(fields: Readonly<Record<string, readonly [number, FieldType, 'repeated'?]>>): MessageSchema {
-  const entries = Object.entries(fields).map(([name, [number, type, repeated]]): [string, FieldSchema] => [
-    name,
-    { number, type, repeated: repeated === 'repeated' },
-  ]);
-  return new Map(entries.sort((a, b) => a[1].number - b[1].number));
-}
-
-const ownerReference = message({
-  kind: [1, 'string'],
-  name: [3, 'string'],
-  uid: [4, 'string'],
-  apiVersion: [5, 'string'],
-  controller: [6, 'bool'],
-  blockOwnerDeletion: [7, 'bool'],
-});
-
-const managedFieldsEntry = message({
-  manager: [1, 'string'],
-  operation: [2, 'string'],
-  apiVersion: [3, 'string'],
-  time: [4, 'time'],
-  fieldsType: [6, 'string'],
-  fieldsV1: [7, 'rawJson'],
-  subresource: [8, 'string'],
-});
-
-const objectMeta = message({
-  name: [1, 'string'],
-  generateName: [2, 'string'],
-  namespace: [3, 'string'],
-  selfLink: [4, 'string'],
-  uid: [5, 'string'],
-  resourceVersion: [6, 'string'],
-  generation: [7, 'int'],
-  creationTimestamp: [8, 'time'],
-  deletionTimestamp: [9, 'time'],
-  deletionGracePeriodSeconds: [10, 'int'],
-  labels: [11, 'stringMap'],
-  annotations: [12, 'stringMap'],
-  ownerReferences: [13, ownerReference, 'repeated'],
-  finalizers: [14, 'string', 'repeated'],
-  managedFields: [17, managedFieldsEntry, 'repeated'],
-});
-
-export const listMeta = message({
-  selfLink: [1, 'string'],
-  resourceVersion: [2, 'string'],
-  continue: [3, 'string'],
-  remainingItemCount: [4, 'int'],
-});
+import { listMeta, message, objectMeta, objectReference, type MessageSchema } from './message.ts';
 
 /** metav1.Condition (Service, ServiceCIDR) */
 const condition = message({
@@ -140,16 +63,6 @@ const service = message({
       conditions: [2, condition, 'repeated'],
     }),
   ],
-});
-
-const objectReference = message({
-  kind: [1, 'string'],
-  namespace: [2, 'string'],
-  name: [3, 'string'],
-  uid: [4, 'string'],
-  apiVersion: [5, 'string'],
-  resourceVersion: [6, 'string'],
-  fieldPath: [7, 'string'],
 });
 
 const named = message({ name: [1, 'string'] });

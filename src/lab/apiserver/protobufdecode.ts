@@ -2,7 +2,7 @@
  * Request bodies in protobuf: an object in its `runtime.Unknown` envelope to the JSON it stands for. A field that
  * is not in our tables and holds something makes the whole body refused, so that nothing is lost silently.
  */
-import type { FieldType, MessageSchema } from '../../api/protobuf/schema.ts';
+import type { FieldType, MessageSchema } from '../../api/protobuf/message.ts';
 import type { Json, JsonObject } from './objects.ts';
 import { ApiError, badRequest } from './status.ts';
 import { wireMessages } from './wiremessages.ts';
@@ -95,7 +95,7 @@ function decodeIntOrString(bytes: Buffer): Json {
   return isText ? text : number;
 }
 
-function decodeMapEntry(bytes: Buffer, type: string): [string, string] {
+function decodeMapEntry(bytes: Buffer, type: FieldType): [string, string] {
   let key = '';
   let value: Buffer = Buffer.alloc(0);
   for (const field of fieldsOf(bytes)) {
@@ -145,8 +145,8 @@ function decodeMessage(bytes: Buffer, schema: MessageSchema, path: string): Json
       );
     }
     const [name, { type, repeated }] = found;
-    if (type === 'stringMap' || type === 'quantityMap' || (type as string) === 'bytesMap') {
-      const [key, value] = decodeMapEntry(field.bytes, type as string);
+    if (type === 'stringMap' || type === 'quantityMap' || type === 'bytesMap') {
+      const [key, value] = decodeMapEntry(field.bytes, type);
       const map = (result[name] ??= {}) as JsonObject;
       if (key !== '__proto__') map[key] = value;
     } else {

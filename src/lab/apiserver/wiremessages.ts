@@ -2,18 +2,15 @@
  * Protobuf field numbers (`generated.proto` of k8s.io/api and k8s.io/apimachinery) of what clients send: kubectl's
  * `create`, `scale` and `auth` commands, and the events of kube-proxy and others.
  */
-import { kinds, type FieldType, type MessageSchema } from '../../api/protobuf/schema.ts';
+import {
+  message,
+  objectMeta,
+  objectReference,
+  type FieldType,
+  type MessageSchema,
+} from '../../api/protobuf/message.ts';
+import { kinds } from '../../api/protobuf/schema.ts';
 
-function message(fields: Readonly<Record<string, readonly [number, FieldType, 'repeated'?]>>): MessageSchema {
-  return new Map(
-    Object.entries(fields).map(([name, [number, type, repeated]]) => [
-      name,
-      { number, type, repeated: repeated === 'repeated' },
-    ]),
-  );
-}
-
-const objectMeta = kinds.Service.fields.get('metadata')?.type as MessageSchema;
 const metadata: readonly [number, FieldType] = [1, objectMeta];
 
 const labelSelector = message({
@@ -97,15 +94,6 @@ const deployment = message({
   ],
 });
 
-const objectReference = message({
-  kind: [1, 'string'],
-  namespace: [2, 'string'],
-  name: [3, 'string'],
-  uid: [4, 'string'],
-  apiVersion: [5, 'string'],
-  resourceVersion: [6, 'string'],
-  fieldPath: [7, 'string'],
-});
 const eventSource = message({ component: [1, 'string'], host: [2, 'string'] });
 const eventSeries = message({ count: [1, 'int'], lastObservedTime: [2, 'time'] });
 
@@ -194,7 +182,7 @@ export const wireMessages: ReadonlyMap<string, MessageSchema> = new Map<string, 
     'v1/Secret',
     message({
       metadata,
-      data: [2, 'bytesMap' as FieldType],
+      data: [2, 'bytesMap'],
       type: [3, 'string'],
       stringData: [4, 'stringMap'],
     }),
