@@ -18,6 +18,7 @@ import { settingsOf } from '../src/dataplane/iptables/settings.ts';
 import { nodePortTail } from '../src/dataplane/iptables/staticRules.ts';
 import { silentLogger } from '../src/log/logger.ts';
 import { RouteTracker } from '../src/services/routeTracker.ts';
+import { port, service, slice, slicePort } from '../test/services/build.ts';
 
 const { values, positionals } = parseArgs({
   options: {
@@ -49,67 +50,20 @@ if (process.env['POINTSMAN_BENCH_INSIDE'] === undefined) {
 
 const [services = 1000, endpoints = 10] = positionals.map(Number);
 
-function service(i: number): Service {
+function serviceOf(i: number): Service {
   const clusterIP = `10.${96 + (i >> 16)}.${(i >> 8) & 255}.${i & 255}`;
-  return {
-    kind: 'Service',
-    meta: {
-      name: `service-${i}`,
-      namespace: 'bench',
-      uid: `${i}`,
-      resourceVersion: '1',
-      creationTimestamp: 0,
-    },
-    type: 'ClusterIP',
-    clusterIP,
-    clusterIPs: [clusterIP],
-    ipFamilies: ['IPv4'],
-    ports: [{ name: 'http', protocol: 'TCP', port: 80, nodePort: 0 }],
-    externalIPs: [],
-    loadBalancerIngress: [],
-    loadBalancerSourceRanges: [],
-    sessionAffinity: 'None',
-    sessionAffinityTimeoutSeconds: 10800,
-    externalTrafficPolicy: '',
-    internalTrafficPolicy: '',
-    healthCheckNodePort: 0,
-  };
+  return service(`service-${i}`, { clusterIP, ports: [port({ name: 'http' })] });
 }
 
-function slice(i: number, moved = 0): EndpointSlice {
-  const at = i * endpoints;
-  return {
-    kind: 'EndpointSlice',
-    meta: {
-      name: `service-${i}-x`,
-      namespace: 'bench',
-      uid: `${i}`,
-      resourceVersion: `${moved}`,
-      creationTimestamp: 0,
-    },
-    serviceName: `service-${i}`,
-    addressType: 'IPv4',
-    ports: [{ name: 'http', protocol: 'TCP', port: 8080 }],
-    endpoints: Array.from({ length: endpoints }, (_, j) => {
-      const n = at + j;
-      const address =
-        j === 0 && moved > 0
-          ? `10.250.${(moved >> 8) & 255}.${moved & 255}`
-          : `10.${128 + (n >> 16)}.${(n >> 8) & 255}.${n & 255}`;
-      return {
-        address,
-        ready: true,
-        serving: true,
-        terminating: false,
-        nodeName: 'node-b',
-        zone: '',
-        zoneHints: [],
-        nodeHints: [],
-        pod: '',
-      };
-    }),
-    lastChangeTriggerTime: 0,
-  };
+/** Its first endpoint is another one for every `moved`. */
+function sliceOf(i: number, moved = 0): EndpointSlice {
+  const addresses = Array.from({ length: endpoints }, (_, j) => {
+    const n = i * endpoints + j;
+    return j === 0 && moved > 0
+      ? `10.250.${(moved >> 8) & 255}.${moved & 255}`
+      : `10.${128 + (n >> 16)}.${(n >> 8) & 255}.${n & 255}`;
+  });
+  return slice(`service-${i}-x`, `service-${i}`, addresses, { ports: [slicePort({ name: 'http' })] });
 }
 
 const options = {
@@ -138,8 +92,8 @@ const percentile = (list: readonly number[], p: number): string =>
 
 const tracker = new RouteTracker({ family: 'IPv4', nodeName: 'node-a' });
 for (let i = 0; i < services; i++) {
-  tracker.upsertService(service(i));
-  tracker.upsertSlice(slice(i));
+  tracker.upsertService(serviceOf(i));
+  tracker.upsertSlice(sliceOf(i));
 }
 const first = tracker.take();
 const dataplane = newDataplane();
@@ -158,7 +112,7 @@ let moved = 0;
 for (let n = 0; n < Number(values.changes); n++) {
   const i = Math.floor((n * services) / Number(values.changes));
   begun = performance.now();
-  tracker.upsertSlice(slice(i, ++moved));
+  tracker.upsertSlice(sliceOf(i, ++moved));
   await dataplane.sync({ table: tracker.table, changes: tracker.take(), serviceCIDRs: [], full: false });
   walls.push(performance.now() - begun);
 }
@@ -183,7 +137,7 @@ console.log(`making the documents of a first load: ${seconds(begun)}`);
 const mirror = step.value;
 const shares: number[] = [];
 for (let n = 0; n < 500; n++) {
-  const update = slice(Math.floor((n * services) / 500), ++moved);
+  const update = sliceOf(Math.floor((n * services) / 500), ++moved);
   begun = performance.now();
   tracker.upsertSlice(update);
   const partial = planPartial(mirror, tracker.take(), tail, nftLimits);

@@ -8,9 +8,10 @@ import { createServer, connect, type AddressInfo } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { NftablesDataplane } from '../src/dataplane/nftables/nftablesDataplane.ts';
 import { silentLogger } from '../src/log/logger.ts';
-import type { Endpoint, Route, RoutingTable } from '../src/services/types.ts';
+import type { Route } from '../src/services/types.ts';
 import { nftablesCounters } from '../src/status/counters/nftablesCounters.ts';
 import { counterLevels } from '../src/status/documents.ts';
+import { endpoint, route, table as routingTable } from '../test/status/support/routes.ts';
 
 const services = Number(process.argv[2] ?? 10_000);
 const endpointsEach = 10;
@@ -27,57 +28,15 @@ function kernelMemory(): number {
   return of('Slab') + of('Percpu') + of('VmallocUsed');
 }
 
-function route(number: number, port: number): Route {
+function routeOf(number: number, port: number): Route {
   const clusterIP = `10.${96 + (number >> 16)}.${(number >> 8) & 255}.${number & 255}`;
-  const endpoints = Array.from({ length: endpointsEach }, (_, i): Endpoint => {
+  const endpoints = Array.from({ length: endpointsEach }, (_, i) => {
     const index = number * endpointsEach + i;
-    const ip = number === 0 ? '127.0.0.1' : `10.${128 + (index >> 16)}.${(index >> 8) & 255}.${index & 255}`;
-    const at = number === 0 ? port + i : 8080;
-    return {
-      ip,
-      port: at,
-      key: `${ip}:${at}`,
-      ready: true,
-      serving: true,
-      terminating: false,
-      isLocal: false,
-      nodeName: '',
-      zone: '',
-      pod: '',
-    };
+    return number === 0
+      ? endpoint('127.0.0.1', { port: port + i })
+      : endpoint(`10.${128 + (index >> 16)}.${(index >> 8) & 255}.${index & 255}`);
   });
-  return {
-    port: {
-      id: `default/s-${number}:/TCP`,
-      namespace: 'default',
-      service: `s-${number}`,
-      portName: '',
-      protocol: 'TCP',
-      family: 'IPv4',
-      name: `default/s-${number}`,
-      clusterIP,
-      port: 80,
-      nodePort: 0,
-      externalIPs: [],
-      loadBalancerIPs: [],
-      sourceRanges: [],
-      affinitySeconds: 0,
-      internalPolicyLocal: false,
-      externalPolicyLocal: false,
-      healthCheckNodePort: 0,
-      creationTimestamp: 0,
-    },
-    frontends: [{ kind: 'clusterIP', ip: clusterIP, port: 80, protocol: 'TCP' }],
-    lostFrontends: [],
-    internal: 'cluster',
-    external: 'cluster',
-    cluster: endpoints,
-    local: [],
-    reachable: endpoints,
-    endpoints,
-    hasAny: true,
-    hasExternal: false,
-  };
+  return route(`s-${number}`, endpoints, { servicePort: { clusterIP } });
 }
 
 function once(host: string): Promise<void> {
@@ -102,15 +61,7 @@ const servers = await Promise.all(
       }),
   ),
 );
-const table: RoutingTable = {
-  family: 'IPv4',
-  routes: new Map(
-    Array.from({ length: services }, (_, i) => route(i, servers[0]?.port ?? 0)).map((one) => [
-      one.port.id,
-      one,
-    ]),
-  ),
-};
+const routes = routingTable(...Array.from({ length: services }, (_, i) => routeOf(i, servers[0]?.port ?? 0)));
 execFileSync('sysctl', ['-qw', 'net.ipv4.conf.all.route_localnet=1']);
 execFileSync('ip', ['route', 'add', 'local', '10.96.0.0/12', 'dev', 'lo']);
 
@@ -132,7 +83,7 @@ for (const serviceCounters of counterLevels) {
   await dataplane.start();
   let started = performance.now();
   await dataplane.sync({
-    table,
+    table: routes,
     changes: { family: 'IPv4', changes: [], udpEndpointsChanged: false, triggerTimes: [] },
     serviceCIDRs: [],
     full: true,
@@ -146,7 +97,7 @@ for (const serviceCounters of counterLevels) {
   let reading = 0;
   if (serviceCounters !== 'off') {
     started = performance.now();
-    await nftablesCounters('IPv4', serviceCounters).read(table);
+    await nftablesCounters('IPv4', serviceCounters).read(routes);
     reading = performance.now() - started;
   }
   console.log(

@@ -10,23 +10,23 @@ import {
   type Expression,
   type Selector,
 } from '../../src/linux/netlink/nftables/expressions.ts';
+import { readElement, readElements, writeElement } from '../../src/linux/netlink/nftables/elementCodec.ts';
 import {
-  chain,
-  map,
   readChain,
-  readElement,
-  readElements,
   readRule,
   readSet,
   readTable,
-  rule,
-  set,
-  table,
   writeChain,
-  writeElement,
   writeRule,
   writeSet,
   writeTable,
+} from '../../src/linux/netlink/nftables/objectCodec.ts';
+import {
+  chain,
+  map,
+  rule,
+  set,
+  table,
   type Element,
   type KeySpec,
 } from '../../src/linux/netlink/nftables/objects.ts';

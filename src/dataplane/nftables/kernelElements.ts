@@ -3,8 +3,9 @@
  * left alone, wrong ones are replaced, missing ones added; at the end what nobody wanted is removed.
  */
 import type { Verdict } from '../../linux/netlink/nftables/expressions.ts';
+import { readElement } from '../../linux/netlink/nftables/elementCodec.ts';
 import type { Element, NftSet, TableName } from '../../linux/netlink/nftables/objects.ts';
-import { familyNumber, readElement, setFlags } from '../../linux/netlink/nftables/objects.ts';
+import { familyNumber, setFlags } from '../../linux/netlink/nftables/objects.ts';
 import { messageTypes, NFNL_SUBSYS_NFTABLES } from '../../linux/netlink/nftables/batch.ts';
 import { sizeOf } from '../../linux/netlink/nftables/types.ts';
 import {

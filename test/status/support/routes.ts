@@ -1,21 +1,13 @@
 /** Routes as values, with no tracker behind them. */
 import type { Endpoint, Route, RoutingTable, ServicePort } from '../../../src/services/types.ts';
+import * as build from '../../services/build.ts';
 
 export function endpoint(ip: string, more: Partial<Endpoint> = {}): Endpoint {
-  const port = more.port ?? 8080;
-  return {
-    ip,
-    port,
-    key: ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`,
-    ready: true,
-    serving: true,
-    terminating: false,
-    isLocal: false,
+  return build.endpoint(ip, {
     nodeName: 'node-2',
-    zone: '',
     pod: `default/pod-${ip.slice(ip.lastIndexOf('.') + 1)}`,
     ...more,
-  };
+  });
 }
 
 export function route(

@@ -2,14 +2,10 @@
  * A transaction: changes that the kernel makes all at once or not at all. Messages are encoded as they are added; the
  * recording of what was added names the part that failed and prints the whole as an nft script.
  */
+import { readElement, writeElement } from './elementCodec.ts';
+import { writeChain, writeRule, writeSet, writeTable } from './objectCodec.ts';
 import {
   familyNumber,
-  readElement,
-  writeChain,
-  writeElement,
-  writeRule,
-  writeSet,
-  writeTable,
   type Chain,
   type Element,
   type NftSet,

@@ -1,12 +1,9 @@
 /** The door to the kernel's nf_tables: commit batches, read what is there, watch what changes. */
 import { type Batch, NFNL_SUBSYS_NFTABLES, messageTypes, type NftObject } from './batch.ts';
+import { readElements, type SetElements } from './elementCodec.ts';
+import { readChain, readRule, readSet, readTable } from './objectCodec.ts';
 import {
   familyNumber,
-  readChain,
-  readElements,
-  readRule,
-  readSet,
-  readTable,
   type Chain,
   type Element,
   type NftSet,
@@ -14,7 +11,6 @@ import {
   type Table,
   type TableFamily,
   type TableName,
-  type SetElements,
 } from './objects.ts';
 import type { TableContents } from './print.ts';
 import { ENOENT, NetlinkError, isRefusal, readAcknowledgement, type Acknowledgement } from '../errors.ts';
