@@ -1,5 +1,6 @@
 /** The same question answered from the routes that are wanted, without any rules: what every mode has to come to. */
-import type { DataplaneOptions, LocalDetector } from '../dataplane/dataplane.ts';
+import type { DataplaneOptions, LocalDetector, Mode } from '../dataplane/dataplane.ts';
+import type { ProxyConfig } from '../config/types.ts';
 import { cidrContains, isLoopback, parseCIDR } from '../services/ip.ts';
 import { matchesAll, matchingAddresses } from '../services/nodePortAddresses.ts';
 import type { Endpoint, Frontend, Route, RoutingTable } from '../services/types.ts';
@@ -7,7 +8,7 @@ import type { Outcome, OutcomeKind, Prediction } from './outcome.ts';
 import { formatPlace, startsHere, type Packet } from './packet.ts';
 import type { World } from './world.ts';
 
-export type RuleMode = 'iptables' | 'nftables';
+export type RuleMode = Mode;
 
 export interface Wanted {
   readonly mode: RuleMode;
@@ -16,10 +17,14 @@ export interface Wanted {
   /** Node ports answer on 127.0.0.1: iptables mode, IPv4. */
   readonly localhostNodePorts: boolean;
   readonly serviceCIDRs: readonly string[];
+  /** IPVS mode's `ipvs.scheduler`; absent or empty = rr. */
+  readonly scheduler?: string;
+  /** Where userspace mode listens; absent = anywhere. */
+  readonly listeners?: Pick<ProxyConfig, 'bindAddress' | 'portRange'>;
 }
 
-/** Why the source is rewritten. */
-export type MasqueradeReason = 'all' | 'notFromPod' | 'external' | 'fromNode' | 'hairpin';
+/** Why the source is rewritten; `relay`: the process of userspace mode dials the endpoint itself. */
+export type MasqueradeReason = 'all' | 'notFromPod' | 'external' | 'fromNode' | 'hairpin' | 'relay';
 
 /** What the route says about one packet. */
 export interface Decision {
@@ -57,9 +62,9 @@ export function findFrontend(
 /** Node ports answer at this address of this node. */
 export function answersNodePorts(address: string, world: World, wanted: Wanted): boolean {
   const { options, mode, localhostNodePorts } = wanted;
-  if (!world.isLocal(address)) return false;
-  if (isLoopback(address)) {
-    if (mode === 'nftables' || address.includes(':')) return false;
+  if (!world.isNodeAddress(address)) return false;
+  if (isLoopback(address) && mode !== 'userspace') {
+    if (mode !== 'iptables' || address.includes(':')) return false;
     return localhostNodePorts && matchingAddresses(options.nodePortAddresses, [address]).length > 0;
   }
   return (
@@ -69,6 +74,13 @@ export function answersNodePorts(address: string, world: World, wanted: Wanted):
 }
 
 export function decide(packet: Packet, world: World, wanted: Wanted): Decision {
+  const decision = decideByRoute(packet, world, wanted);
+  return wanted.mode === 'userspace' && decision.kind === 'endpoint'
+    ? { ...decision, masquerade: 'relay' }
+    : decision;
+}
+
+function decideByRoute(packet: Packet, world: World, wanted: Wanted): Decision {
   const found = findFrontend(packet, world, wanted);
   const nobody = { endpoints: [], masquerade: undefined, outOfRange: false } as const;
   if (found === undefined) {
@@ -94,16 +106,14 @@ export function decide(packet: Packet, world: World, wanted: Wanted): Decision {
   const { options, mode } = wanted;
   if (frontend.kind === 'clusterIP') {
     if (route.internal === 'reject' || route.internal === 'drop') return refuse(route.internal);
-    const masquerade = options.masqueradeAll
-      ? 'all'
-      : options.localDetector !== undefined && !isFromPod(options.localDetector, packet)
-        ? 'notFromPod'
-        : undefined;
+    const masquerade = options.masqueradeAll ? 'all' : isStranger(packet, wanted) ? 'notFromPod' : undefined;
     return choose(route.internal === 'local' ? route.local : route.cluster, masquerade);
   }
   const outOfRange = frontend.kind === 'loadBalancerIP' && !isAllowed(route, source, options.nodeIP);
-  // nftables mode looks at source ranges first, iptables mode refuses for want of endpoints first.
-  if (outOfRange && (route.hasAny || mode === 'nftables')) return refuse('drop', true);
+  // nftables mode looks at source ranges first, iptables and userspace mode refuse for want of endpoints first; in IPVS
+  // mode the virtual server refuses what starts here before filters see it.
+  const rangesFirst = mode === 'nftables' || (mode === 'ipvs' && !startsHere(packet.origin));
+  if (outOfRange && (route.hasAny || rangesFirst)) return refuse('drop', true);
   if (!route.hasAny) {
     // iptables mode looks for refusals of external addresses in INPUT and FORWARD only.
     const unseen = mode === 'iptables' && startsHere(packet.origin) && !world.isLocal(packet.destination);
@@ -111,6 +121,9 @@ export function decide(packet: Packet, world: World, wanted: Wanted): Decision {
   }
   if (!route.port.externalPolicyLocal) return choose(route.cluster, 'external');
   const fromHere = world.isLocal(source);
+  // A virtual server has one list of endpoints, for whoever asks.
+  if (mode === 'ipvs' && route.external === 'local')
+    return choose(route.local, fromHere ? 'fromNode' : undefined);
   if (route.cluster.length > 0) {
     if (options.localDetector !== undefined && isFromPod(options.localDetector, packet)) {
       return choose(route.cluster, undefined);
@@ -135,9 +148,19 @@ function withoutFrontend(packet: Packet, world: World, { mode, table, serviceCID
     }
     return 'node';
   }
+  // To the kernel it is the node's own, and KUBE-IPVS-FILTER refuses ports that no Service has.
+  if (world.serviceAddresses.has(destination)) return 'reject';
   if (world.isLocal(destination)) return 'node';
+  if (mode !== 'nftables') return 'forward';
   for (const route of table.routes.values()) if (route.port.clusterIP === destination) return 'reject';
   return isInside(serviceCIDRs, destination) ? 'drop' : 'forward';
+}
+
+/** The rules of cluster IPs take it for somebody whose answer might go another way. */
+function isStranger(packet: Packet, { options, mode }: Wanted): boolean {
+  if (options.localDetector !== undefined) return !isFromPod(options.localDetector, packet);
+  // A program of this node comes with the Service's own address, which kube-ipvs0 has.
+  return mode === 'ipvs' && packet.origin.address === packet.destination;
 }
 
 /** As the rules tell Pods from others, which is not always the truth. */

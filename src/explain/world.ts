@@ -12,6 +12,8 @@ export interface WorldOptions {
   readonly nodeIP: string;
   /** All addresses of this node, loopback too or not. */
   readonly localAddresses: readonly string[];
+  /** Those of Services that IPVS mode has put on kube-ipvs0: local to the kernel, but not where the node is reached. */
+  readonly serviceAddresses?: readonly string[];
   /** Addresses of Pods on this node, as far as known. */
   readonly podsHere?: ReadonlySet<string>;
   /** Networks of this node's Pods. */
@@ -22,7 +24,7 @@ export interface WorldOptions {
   readonly outInterface?: string;
   /** The interface to this node's Pods; undefined = not known (often there is one for each). */
   readonly podInterface?: string;
-  /** This machine's routes, where it was asked. */
+  /** This machine's routes, where it was asked; `source` is what its own packets carry. */
   readonly routes?: readonly InterfaceRoute[];
   /** Members of ipsets, as `ipset save` prints them, by the set's name; a set that is not in here is not known. */
   readonly ipsets?: ReadonlyMap<string, IpSet>;
@@ -36,6 +38,8 @@ export interface WorldOptions {
 export interface InterfaceRoute {
   readonly cidr: CIDR;
   readonly interface: string;
+  /** The address of this machine that its packets carry there; absent if the route does not say. */
+  readonly source?: string;
 }
 
 export interface IpSet {
@@ -49,6 +53,7 @@ export class World {
   readonly family: Family;
   readonly nodeIP: string;
   readonly localAddresses: ReadonlySet<string>;
+  readonly serviceAddresses: ReadonlySet<string>;
   readonly outInterface: string | undefined;
   readonly podInterface: string | undefined;
   readonly ipsets: ReadonlyMap<string, IpSet>;
@@ -60,8 +65,11 @@ export class World {
     this.nodeName = options.nodeName;
     this.family = options.family;
     this.nodeIP = options.nodeIP;
+    this.serviceAddresses = new Set(options.serviceAddresses);
     this.localAddresses = new Set(
-      [...options.localAddresses, options.nodeIP].filter((ip) => ip !== '' && !isUnspecified(ip)),
+      [...options.localAddresses, ...this.serviceAddresses, options.nodeIP].filter(
+        (ip) => ip !== '' && !isUnspecified(ip),
+      ),
     );
     this.outInterface = options.outInterface;
     this.podInterface = options.podInterface;
@@ -76,6 +84,11 @@ export class World {
 
   isLocal(address: string): boolean {
     return isLoopback(address) || this.localAddresses.has(address);
+  }
+
+  /** Local, and not only because a Service has it. */
+  isNodeAddress(address: string): boolean {
+    return this.isLocal(address) && !this.serviceAddresses.has(address);
   }
 
   /** A Pod's address, on this node or another, as far as networks tell. */
@@ -94,13 +107,14 @@ export class World {
     return this.isPodHere(address) ? 'podHere' : 'away';
   }
 
+  /** The address that packets of this machine's own programs carry; empty if not known. */
+  sourceTowards(address: string): string {
+    return this.isLocal(address) ? address : (this.#routeTo(address)?.source ?? this.nodeIP);
+  }
+
   /** The interface by which packets to the address leave; undefined = not known. */
   interfaceTo(address: string): string | undefined {
-    const { routes = [] } = this.#options;
-    let best: InterfaceRoute | undefined;
-    for (const route of routes) {
-      if (cidrContains(route.cidr, address) && route.cidr.prefix >= (best?.cidr.prefix ?? 0)) best = route;
-    }
+    const best = this.#routeTo(address);
     if (best !== undefined && !this.isLocal(address)) return best.interface;
     switch (this.direction(address)) {
       case 'here':
@@ -110,6 +124,14 @@ export class World {
       case 'away':
         return this.outInterface;
     }
+  }
+
+  #routeTo(address: string): InterfaceRoute | undefined {
+    let best: InterfaceRoute | undefined;
+    for (const route of this.#options.routes ?? []) {
+      if (cidrContains(route.cidr, address) && route.cidr.prefix >= (best?.cidr.prefix ?? 0)) best = route;
+    }
+    return best;
   }
 }
 

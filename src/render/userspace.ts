@@ -18,8 +18,8 @@ const firstPort = 40_000;
 
 /** Rules of each service port, with made-up ports where listeners would be. */
 export function userspaceRules(
-  { config }: Pick<Wanted, 'config'>,
-  wanted: WantedFamily,
+  { config }: { readonly config: Pick<Wanted['config'], 'bindAddress' | 'portRange'> },
+  wanted: Pick<WantedFamily, 'family' | 'options' | 'table'>,
 ): ReadonlyMap<ServicePortId, readonly Rule[]> {
   const { family, options, table } = wanted;
   const ownFamily = config.bindAddress.includes(':') === (family === 'IPv6');

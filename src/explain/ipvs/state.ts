@@ -55,7 +55,7 @@ export function ipvsStateChains(state: Pick<IpvsState, 'servers' | 'tables'>): B
 /** The machine with the addresses of kube-ipvs0 and the members of the sets. */
 export function worldWithIpvs(world: World, { addresses, sets }: IpvsState): World {
   return world.with({
-    localAddresses: [...world.localAddresses, ...addresses],
+    serviceAddresses: [...addresses],
     ipsets: new Map([...world.ipsets, ...sets]),
   });
 }

@@ -98,11 +98,15 @@ async function readRoutes(family: Family, remarks: string[]): Promise<InterfaceR
   }
   const all = family === 'IPv6' ? '::/0' : '0.0.0.0/0';
   const bits = family === 'IPv6' ? 128 : 32;
-  return (JSON.parse(stdout || '[]') as { dst?: string; dev?: string }[]).flatMap(({ dst = '', dev }) => {
-    const text = dst === 'default' ? all : dst.includes('/') ? dst : `${dst}/${bits}`;
-    const cidr = parseCIDR(text);
-    return cidr === undefined || dev === undefined ? [] : [{ cidr, interface: dev }];
-  });
+  return (JSON.parse(stdout || '[]') as { dst?: string; dev?: string; prefsrc?: string }[]).flatMap(
+    ({ dst = '', dev, prefsrc }) => {
+      const text = dst === 'default' ? all : dst.includes('/') ? dst : `${dst}/${bits}`;
+      const cidr = parseCIDR(text);
+      return cidr === undefined || dev === undefined
+        ? []
+        : [{ cidr, interface: dev, ...(prefsrc === undefined ? {} : { source: prefsrc }) }];
+    },
+  );
 }
 
 /** Lists of `-m recent`: one client a line, `src=10.0.0.1 ttl: 64 …`. */

@@ -8,13 +8,37 @@ import { iptablesChains } from '../iptables/evaluate.ts';
 import { nftablesContents } from '../../render/nftables.ts';
 import { nftChains } from '../nft/evaluate.ts';
 import { tableFromKernel } from '../nft/fromNetlink.ts';
+import { ipvsStateChains, wantedIpvsState, worldWithIpvs } from '../ipvs/state.ts';
 import type { Wanted } from '../routes.ts';
+import { userspaceTables } from '../userspace/wantedTables.ts';
 import type { BaseChain } from '../walk.ts';
 import type { World } from '../world.ts';
 
+/** Rules, and the machine as it is with them. */
+export interface Machine {
+  readonly chains: readonly BaseChain[];
+  readonly world: World;
+}
+
+export function wantedMachine(wanted: Wanted, world: World): Machine {
+  if (wanted.mode !== 'ipvs') return { chains: wantedChains(wanted, world), world };
+  const options = { ...wanted.options, scheduler: wanted.scheduler ?? '', excludeCIDRs: [] };
+  const state = wantedIpvsState(options, wanted.table, [...world.localAddresses]);
+  return { chains: ipvsStateChains(state), world: worldWithIpvs(world, state) };
+}
+
+/** Of modes that are rules and nothing else. */
 export function wantedChains(wanted: Wanted, world: World): BaseChain[] {
-  if (wanted.mode === 'iptables') return iptablesChains(wantedSave(wanted, world));
-  return nftChains([tableFromKernel(wantedTable(wanted, world))], wanted.table.family);
+  switch (wanted.mode) {
+    case 'iptables':
+      return iptablesChains(wantedSave(wanted, world));
+    case 'userspace':
+      return iptablesChains(userspaceTables(wanted));
+    case 'nftables':
+      return nftChains([tableFromKernel(wantedTable(wanted, world))], wanted.table.family);
+    case 'ipvs':
+      throw new Error('IPVS mode is more than rules: wantedMachine has them');
+  }
 }
 
 const builtIn: Readonly<Record<string, readonly string[]>> = {

@@ -1,0 +1,111 @@
+/**
+ * What userspace mode does behind its rules: they lead to a listener of the process, which takes the connection, chooses
+ * an endpoint and opens a second connection to it. A way ends at the endpoint, so the second packet is followed, too.
+ */
+import { chains as names } from '../../dataplane/userspace/names.ts';
+import type { Endpoint } from '../../services/types.ts';
+import type { Step } from '../flow.ts';
+import type { Outcome, Possibility, Prediction } from '../outcome.ts';
+import { formatPlace, type Packet } from '../packet.ts';
+import type { Decision } from '../routes.ts';
+import { walk, type BaseChain } from '../walk.ts';
+import type { World } from '../world.ts';
+
+/** `base` of the step in which the process chooses. */
+export const processBase = 'process pointsman';
+
+/** More second packets than this are not followed each: those behind are taken to go the way of the first. */
+const followedMax = 64;
+
+/** The rules lead this way to a listener of the process. */
+export function isListener({ kind, steps }: Pick<Outcome, 'kind' | 'steps'>): boolean {
+  if (kind !== 'endpoint') return false;
+  const translated = steps.findLast(({ effect }) => effect.kind === 'dnat');
+  return translated !== undefined && (names.nat as readonly string[]).includes(translated.chain);
+}
+
+/** Ends at listeners become ends at endpoints, in every possibility. Without a route they stay as they are. */
+export function followRelays(
+  prediction: Prediction,
+  packet: Packet,
+  chains: readonly BaseChain[],
+  world: World,
+  decision: Decision | undefined,
+): Prediction {
+  if (decision?.kind !== 'endpoint' || decision.endpoints.length === 0) return prediction;
+  const seconds = secondConnections(packet, chains, world, decision.endpoints);
+  return {
+    ...prediction,
+    possibilities: prediction.possibilities.map((possibility): Possibility => ({
+      ...possibility,
+      outcomes: possibility.outcomes.flatMap((outcome) =>
+        isListener(outcome) ? seconds.map((second) => joined(outcome, second, decision)) : [outcome],
+      ),
+    })),
+  };
+}
+
+interface Second {
+  readonly endpoint: Endpoint;
+  readonly share: number;
+  readonly end: Outcome;
+}
+
+function secondConnections(
+  packet: Packet,
+  chains: readonly BaseChain[],
+  world: World,
+  endpoints: readonly Endpoint[],
+): Second[] {
+  return endpoints.slice(0, followedMax).flatMap((endpoint, i) => {
+    const second: Packet = {
+      ...packet,
+      origin: {
+        kind: 'node',
+        address: world.sourceTowards(endpoint.ip),
+        name: 'pointsman',
+        interface: undefined,
+      },
+      sourcePort: undefined,
+      destination: endpoint.ip,
+      destinationPort: endpoint.port,
+    };
+    // The last one that is followed stands for all behind it.
+    const weight = i === followedMax - 1 ? endpoints.length - i : 1;
+    const [usual] = walk(second, chains, world).possibilities;
+    return (usual?.outcomes ?? []).map((end) => ({
+      endpoint,
+      share: (end.probability * weight) / endpoints.length,
+      end,
+    }));
+  });
+}
+
+function joined(first: Outcome, { endpoint, share, end }: Second, { route, endpoints }: Decision): Outcome {
+  const affinity =
+    route !== undefined && route.port.affinitySeconds > 0
+      ? '; session affinity: a client that was here before goes where it went then'
+      : '';
+  const turn = endpoints.length > 1 ? `takes its turn among ${endpoints.length}` : 'is the only endpoint';
+  const place = formatPlace(endpoint.ip, endpoint.port);
+  const choice: Step = {
+    hook: 'input',
+    base: processBase,
+    chain: 'pointsman',
+    rule: `listener at ${first.destination}`,
+    effect: {
+      kind: 'note',
+      text: `the process accepts the connection; ${place} ${turn}${affinity}`,
+    },
+    after: `${end.source} → ${place}`,
+  };
+  const arrives = end.kind === 'forward' || end.kind === 'node' || end.kind === 'endpoint';
+  return {
+    kind: arrives ? 'endpoint' : end.kind,
+    probability: first.probability * share,
+    destination: endpoint.key,
+    source: end.source,
+    masqueraded: arrives,
+    steps: [...first.steps, choice, ...end.steps],
+  };
+}
