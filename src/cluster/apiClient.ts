@@ -18,16 +18,35 @@ export { ApiError, TransportError } from './apiError.ts';
 /** `list`, `watch`, `get` … as Kubernetes names what is done. */
 export type Verb = 'get' | 'list' | 'watch' | 'create' | 'patch';
 
-/** One finished exchange (for a watch: up to its headers), for metrics. */
-export interface RequestObservation {
+/** What happens to requests, for metrics. Times are in seconds. */
+export type RequestObservation = {
   /** `host:port` of the server. */
   readonly host: string;
+  /** GET, POST … */
   readonly method: string;
   readonly verb: Verb;
-  /** HTTP status as text; `<error>` if there was no answer. */
-  readonly code: string;
-  readonly seconds: number;
-}
+} & (
+  | {
+      /** The headers of the answer are there, or it is known that there will be none. */
+      readonly kind: 'answered';
+      /** HTTP status as text; `<error>` if there was no answer. */
+      readonly code: string;
+      readonly seconds: number;
+    }
+  | {
+      /** The answer has ended, well or not. */
+      readonly kind: 'finished';
+      readonly seconds: number;
+      /** Bytes of the request's body. */
+      readonly sent: number;
+      /** Bytes of the answer's body; undefined if there was no answer. */
+      readonly received: number | undefined;
+    }
+  /** Sent once more because of this answer. */
+  | { readonly kind: 'retried'; readonly code: string }
+  /** Held back so that no more than `qps` go out. */
+  | { readonly kind: 'limited'; readonly seconds: number }
+);
 
 /** All in milliseconds; 0 = never. */
 export interface ClientTimings {
@@ -124,7 +143,7 @@ export class ApiClient {
 
   /** GET whose body is handed to the consumer as it comes; resolves at its end. @throws ApiError, TransportError */
   async stream(request: StreamRequest): Promise<void> {
-    if (request.unlimited !== true) await this.limiter.take(request.signal);
+    if (request.unlimited !== true) await this.limit('GET', request.verb, request.signal);
     await this.exchange({
       method: 'GET',
       verb: request.verb,
@@ -138,10 +157,11 @@ export class ApiClient {
 
   /** POST or merge PATCH of a JSON object; resolves to the answer. @throws ApiError, TransportError */
   async write(request: WriteRequest): Promise<unknown> {
-    await this.limiter.take(request.signal);
+    const method = request.verb === 'create' ? 'POST' : 'PATCH';
+    await this.limit(method, request.verb, request.signal);
     const body = new WholeBody();
     await this.exchange({
-      method: request.verb === 'create' ? 'POST' : 'PATCH',
+      method,
       verb: request.verb,
       path: request.path,
       body: JSON.stringify(request.body),
@@ -196,12 +216,19 @@ export class ApiClient {
     this.heardAt = this.clock.now();
   }
 
+  private async limit(method: string, verb: Verb, signal: AbortSignal | undefined): Promise<void> {
+    const seconds = (await this.limiter.take(signal)) / 1000;
+    this.onRequest?.({ kind: 'limited', host: this.connection.host, method, verb, seconds });
+  }
+
   private async exchange(exchange: Exchange): Promise<void> {
     try {
       await this.attempt(exchange);
     } catch (error) {
       if (!(error instanceof ApiError) || error.status !== 401) throw error;
       if (!this.connection.unauthorized()) throw error;
+      const { method, verb } = exchange;
+      this.onRequest?.({ kind: 'retried', host: this.connection.host, method, verb, code: '401' });
       await this.attempt(exchange);
     }
   }
@@ -215,15 +242,30 @@ export class ApiClient {
     };
     if (exchange.contentType !== undefined) headers['content-type'] = exchange.contentType;
     const started = performance.now();
-    const observe = (code: string): void => {
-      const seconds = (performance.now() - started) / 1000;
-      const { method, verb, path } = exchange;
-      if (this.log.enabled(6)) this.log.info('API request', { method, path, code, seconds }, 6);
-      this.onRequest?.({ host: connection.host, method, verb, code, seconds });
+    const { method, verb, path } = exchange;
+    const request = { host: connection.host, method, verb };
+    const observer: ExchangeObserver = {
+      answered: (code) => {
+        const seconds = (performance.now() - started) / 1000;
+        if (this.log.enabled(6)) this.log.info('API request', { method, path, code, seconds }, 6);
+        this.onRequest?.({ kind: 'answered', ...request, code, seconds });
+      },
+      finished: (received) => {
+        const seconds = (performance.now() - started) / 1000;
+        const sent = exchange.body === undefined ? 0 : Buffer.byteLength(exchange.body);
+        this.onRequest?.({ kind: 'finished', ...request, seconds, sent, received });
+      },
     };
     const what = `${exchange.method} ${connection.access.server}${exchange.path.split('?', 1)[0]}`;
     await new Promise<void>((resolve, reject) => {
-      const handler = new ResponseHandler(exchange, what, connection.access.origin, observe, resolve, reject);
+      const handler = new ResponseHandler(
+        exchange,
+        what,
+        connection.access.origin,
+        observer,
+        resolve,
+        reject,
+      );
       connection.dispatcher().dispatch(
         {
           origin: connection.origin,
@@ -240,12 +282,20 @@ export class ApiClient {
   }
 }
 
+/** Told once each. */
+interface ExchangeObserver {
+  /** @param code HTTP status; `<error>` = no answer */
+  answered(code: string): void;
+  /** @param received bytes of the body; undefined = no answer */
+  finished(received: number | undefined): void;
+}
+
 /** One answer: success goes to the consumer, anything else becomes an error. */
 class ResponseHandler implements Dispatcher.DispatchHandler {
   private readonly exchange: Exchange;
   private readonly what: string;
   private readonly origin: string;
-  private readonly observe: (code: string) => void;
+  private readonly observer: ExchangeObserver;
   private readonly resolve: () => void;
   private readonly reject: (error: Error) => void;
   private controller: Dispatcher.DispatchController | undefined;
@@ -254,20 +304,20 @@ class ResponseHandler implements Dispatcher.DispatchHandler {
   private contentType = '';
   private retryAfter: number | undefined;
   private errorBody: Buffer[] = [];
-  private errorBytes = 0;
+  private received = 0;
 
   constructor(
     exchange: Exchange,
     what: string,
     origin: string,
-    observe: (code: string) => void,
+    observer: ExchangeObserver,
     resolve: () => void,
     reject: (error: Error) => void,
   ) {
     this.exchange = exchange;
     this.what = what;
     this.origin = origin;
-    this.observe = observe;
+    this.observer = observer;
     this.resolve = resolve;
     this.reject = reject;
     const { signal } = exchange;
@@ -284,12 +334,13 @@ class ResponseHandler implements Dispatcher.DispatchHandler {
     if (this.settled) return false;
     this.settled = true;
     this.exchange.signal?.removeEventListener('abort', this.onAbort);
+    if (this.status === 0) this.observer.answered('<error>');
+    this.observer.finished(this.status === 0 ? undefined : this.received);
     return true;
   }
 
   private fail(error: Error): void {
     if (!this.settle()) return;
-    if (this.status === 0) this.observe('<error>');
     this.reject(error);
     this.controller?.abort(error);
   }
@@ -306,7 +357,7 @@ class ResponseHandler implements Dispatcher.DispatchHandler {
   ): void {
     if (status < 200 || this.settled) return;
     this.status = status;
-    this.observe(String(status));
+    this.observer.answered(String(status));
     this.contentType = first(headers['content-type']) ?? '';
     this.retryAfter = parseRetryAfter(first(headers['retry-after']), Date.now());
     if (status >= 300) return;
@@ -319,9 +370,9 @@ class ResponseHandler implements Dispatcher.DispatchHandler {
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.settled) return;
+    this.received += chunk.length;
     if (this.status >= 300) {
-      this.errorBytes += chunk.length;
-      if (this.errorBytes <= largestErrorBody) this.errorBody.push(chunk);
+      if (this.received <= largestErrorBody) this.errorBody.push(chunk);
       return;
     }
     try {

@@ -1,11 +1,12 @@
 /** Where the API server is and who we are there: kubeconfig, in-cluster, `--master`; credentials kept fresh. */
+import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Agent, ProxyAgent, Socks5ProxyAgent } from 'undici';
 import type { Dispatcher } from 'undici';
 import { silentLogger } from '../log/logger.ts';
 import type { Logger } from '../log/logger.ts';
 import { runExecPlugin } from './execPlugin.ts';
-import type { ExecCredential } from './execPlugin.ts';
+import type { ExecCredential, ExecObservation } from './execPlugin.ts';
 import { ConnectionError, parseKubeconfig } from './kubeconfig.ts';
 import type { ClusterAccess, Source } from './kubeconfig.ts';
 import { proxyFromEnvironment } from './proxyEnvironment.ts';
@@ -24,6 +25,8 @@ export interface ConnectionOptions {
   readonly readFile?: (path: string) => string;
   readonly log?: Logger;
   readonly timings?: Partial<ConnectionTimings>;
+  /** Told of calls to an exec plugin and of the certificates it gives. */
+  readonly onExec?: (observation: ExecObservation) => void;
 }
 
 /** All in milliseconds. */
@@ -55,7 +58,7 @@ export async function loadConnection(options: ConnectionOptions): Promise<Connec
   const log = options.log ?? silentLogger;
   const timings = { ...defaultTimings, ...options.timings };
   const access = resolveAccess(options, env, readFile, log);
-  const connection = new Connection(access, env, readFile, log, timings);
+  const connection = new Connection(access, env, readFile, log, timings, options.onExec);
   await connection.headers();
   return connection;
 }
@@ -181,6 +184,7 @@ export class Connection {
   private readonly readFile: (path: string) => string;
   private readonly log: Logger;
   private readonly timings: ConnectionTimings;
+  private readonly onExec: ((observation: ExecObservation) => void) | undefined;
   private agent: Dispatcher | undefined;
   private tls: TlsMaterial | undefined;
   private filesReadAt = 0;
@@ -194,6 +198,7 @@ export class Connection {
     readFile: (path: string) => string,
     log: Logger,
     timings: ConnectionTimings,
+    onExec: ((observation: ExecObservation) => void) | undefined,
   ) {
     const url = new URL(access.server);
     this.access = access;
@@ -204,6 +209,7 @@ export class Connection {
     this.readFile = readFile;
     this.log = log;
     this.timings = timings;
+    this.onExec = onExec;
   }
 
   /** The headers that authenticate a request, with files re-read and plugins run again where they are due. @throws ConnectionError */
@@ -330,12 +336,14 @@ export class Connection {
         ...(access.proxyUrl === '' ? {} : { 'proxy-url': access.proxyUrl }),
       },
       this.env,
+      this.onExec,
     ).finally(() => {
       this.running = undefined;
     });
     const credential = await this.running;
     const changed = this.agent !== undefined && this.execCert !== credential.clientCertificate;
     this.credential = credential;
+    if (this.execCert !== credential.clientCertificate) this.certificateChanged(credential.clientCertificate);
     this.execCert = credential.clientCertificate;
     this.execKey = credential.clientKey;
     if (changed) this.renew();
@@ -343,6 +351,21 @@ export class Connection {
 
   private execCert = '';
   private execKey = '';
+
+  private certificateChanged(pem: string): void {
+    if (this.onExec === undefined) return;
+    try {
+      const replacedAge =
+        this.execCert === ''
+          ? undefined
+          : (Date.now() - Date.parse(new X509Certificate(this.execCert).validFrom)) / 1000;
+      const expires = pem === '' ? Infinity : Date.parse(new X509Certificate(pem).validTo);
+      this.onExec({ kind: 'certificate', expires, replacedAge });
+    } catch (error) {
+      // Whether it can be used is for TLS to say; here it only cannot be measured.
+      this.log.info('The client certificate of the exec plugin cannot be read', { err: error }, 4);
+    }
+  }
 
   private createAgent(): Dispatcher {
     const { access, timings } = this;

@@ -13,6 +13,24 @@ export interface ExecCredential {
   readonly expires: number;
 }
 
+/** What happens with a plugin, for metrics; the words are client-go's. */
+export type ExecObservation =
+  | {
+      readonly kind: 'called';
+      readonly status:
+        'no_error' | 'plugin_execution_error' | 'plugin_not_found_error' | 'client_internal_error';
+      /** 0 if and only if all went well. */
+      readonly exitCode: number;
+    }
+  | {
+      /** There is a new client certificate. */
+      readonly kind: 'certificate';
+      /** Milliseconds since the epoch. */
+      readonly expires: number;
+      /** Seconds since the beginning of the validity of the one before, if there was one. */
+      readonly replacedAge: number | undefined;
+    };
+
 /** What a plugin with `provideClusterInfo` is told. */
 export interface ExecCluster {
   readonly server: string;
@@ -27,6 +45,7 @@ export async function runExecPlugin(
   plugin: ExecPlugin,
   cluster: ExecCluster,
   env: NodeJS.ProcessEnv,
+  observe: (observation: ExecObservation) => void = () => undefined,
   timeout = 60_000,
 ): Promise<ExecCredential> {
   const info = {
@@ -42,6 +61,7 @@ export async function runExecPlugin(
       [...plugin.args],
       { env: variables, timeout, maxBuffer: 4 << 20, encoding: 'utf8', shell: false },
       (error, stdout, stderr) => {
+        observe(outcome(error));
         if (error === null) resolve(stdout);
         else reject(failure(plugin, error, stderr));
       },
@@ -49,6 +69,14 @@ export async function runExecPlugin(
     child.stdin?.end();
   });
   return parseCredential(plugin, output);
+}
+
+function outcome(error: ExecFileException | null): ExecObservation {
+  if (error === null) return { kind: 'called', status: 'no_error', exitCode: 0 };
+  if (error.code === 'ENOENT') return { kind: 'called', status: 'plugin_not_found_error', exitCode: 1 };
+  return typeof error.code === 'number'
+    ? { kind: 'called', status: 'plugin_execution_error', exitCode: error.code }
+    : { kind: 'called', status: 'client_internal_error', exitCode: 1 };
 }
 
 function failure(plugin: ExecPlugin, error: ExecFileException, stderr: string): ConnectionError {

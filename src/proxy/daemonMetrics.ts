@@ -1,5 +1,4 @@
 /** Everything the metrics server of this process exposes. */
-import type { RequestObservation } from '../cluster/apiClient.ts';
 import { featureEnabled, featureGates } from '../config/features.ts';
 import type { ProxyConfig } from '../config/types.ts';
 import { ClientMetrics } from '../metrics/clientMetrics.ts';
@@ -11,8 +10,7 @@ import type { ModeSupport } from './dataplanes.ts';
 
 export interface DaemonMetrics {
   readonly metrics: Metrics;
-  /** Told of each request to the API server. */
-  readonly requested: (observation: RequestObservation) => void;
+  readonly client: ClientMetrics;
 }
 
 export function createMetrics(config: ProxyConfig, mode: ModeSupport): DaemonMetrics {
@@ -34,5 +32,5 @@ export function createMetrics(config: ProxyConfig, mode: ModeSupport): DaemonMet
   }));
   registerFeatures(registry, features);
   registerMetricCounts(registry);
-  return { metrics, requested: (observation) => client.observe(observation) };
+  return { metrics, client };
 }

@@ -1,16 +1,17 @@
 /** The metrics server: metrics, and what this process is and how it is configured. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Registry } from 'prom-client';
+import { stringify } from 'yaml';
 import type { Logger } from '../log/logger.ts';
 import { expose, expositionContentType } from '../metrics/exposition.ts';
 import type { SliMetrics } from '../metrics/sliMetrics.ts';
 import { notFound, pathOf, queryOf, send, sendJSON, textPlain } from './httpReply.ts';
 import { profilingPath, serveProfile } from './profiling.ts';
 import {
-  flagzJSON,
+  flagzObject,
   flagzText,
   negotiate,
-  statuszJSON,
+  statuszObject,
   statuszText,
   type FlagValue,
   type StatusFacts,
@@ -85,7 +86,7 @@ function makeRoutes(options: MetricsServerOptions): Map<string, Handler> {
         request,
         response,
         () => flagzText(flags),
-        (v) => flagzJSON(flags, v),
+        (v) => flagzObject(flags, v),
       ),
     );
   if (status !== undefined) {
@@ -96,7 +97,7 @@ function makeRoutes(options: MetricsServerOptions): Map<string, Handler> {
         request,
         response,
         () => statuszText(facts()),
-        (v) => statuszJSON(facts(), v),
+        (v) => statuszObject(facts(), v),
       ),
     );
   }
@@ -121,7 +122,7 @@ function sendZPage(
   request: IncomingMessage,
   response: ServerResponse,
   text: () => string,
-  json: (version: string) => string,
+  structured: (version: string) => object,
 ): void {
   const format = negotiate(request.headers.accept, kind);
   if (format.kind === 'text') return send(response, 200, textPlain, text());
@@ -132,7 +133,9 @@ function sendZPage(
       'Warning',
       `299 - "config.k8s.io/v1alpha1 ${kind} is deprecated; use config.k8s.io/v1beta1 ${kind}"`,
     );
-  sendJSON(response, 200, json(format.version));
+  const body = structured(format.version);
+  if (format.kind === 'yaml') return send(response, 200, 'application/yaml', stringify(body));
+  sendJSON(response, 200, JSON.stringify(body));
 }
 
 async function setVerbosity(

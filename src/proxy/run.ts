@@ -46,8 +46,8 @@ export async function runProxy(config: ProxyConfig, log: DaemonLog): Promise<num
   const mode = await loadMode(config.mode);
   if (config.mode === 'ipvs') log.error('The ipvs proxy mode is deprecated; consider nftables mode');
 
-  const { metrics, requested } = createMetrics(config, mode);
-  const client = await connect(config, requested, log);
+  const { metrics, client: clientMetrics } = createMetrics(config, mode);
+  const client = await connect(config, clientMetrics, log);
   const nodeState = new NodeState(name, log);
   const unreadable = new UnreadableObjects();
   const watches = new Watches({
@@ -134,11 +134,16 @@ export function nodeName(override: string): string {
 
 async function connect(
   config: ProxyConfig,
-  onRequest: DaemonMetrics['requested'],
+  metrics: DaemonMetrics['client'],
   log: Logger,
 ): Promise<ApiClient> {
   const { kubeconfig, contentType, acceptContentTypes, qps, burst } = config.clientConnection;
-  const connection = await loadConnection({ kubeconfig, master: config.master, log });
+  const connection = await loadConnection({
+    kubeconfig,
+    master: config.master,
+    log,
+    onExec: (observation) => metrics.observeExec(observation),
+  });
   const userAgent = `kube-proxy/${config.reportedVersion} pointsman/${pointsmanVersion}`;
   return new ApiClient({
     connection,
@@ -147,7 +152,7 @@ async function connect(
     qps,
     burst,
     userAgent,
-    onRequest,
+    onRequest: (observation) => metrics.observe(observation),
     log,
   });
 }

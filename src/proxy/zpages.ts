@@ -1,6 +1,6 @@
 /**
- * `/statusz` and `/flagz` (KEP-4827, KEP-4828): what runs here and how it was started, for people; as JSON for those
- * who ask for it by its group and version.
+ * `/statusz` and `/flagz` (KEP-4827, KEP-4828): what runs here and how it was started, for people; as JSON or YAML for
+ * those who ask for it by its group and version.
  */
 export interface StatusFacts {
   /** Milliseconds since the epoch. */
@@ -24,12 +24,17 @@ export type ZPageKind = 'Statusz' | 'Flagz';
 /** What an Accept header asks for. */
 export type ZPageFormat =
   | { readonly kind: 'text' }
-  | { readonly kind: 'json'; readonly version: string; readonly deprecated: boolean }
+  | { readonly kind: 'json' | 'yaml'; readonly version: string; readonly deprecated: boolean }
   | { readonly kind: 'notAcceptable' };
 
 const component = 'kube-proxy';
 const warning =
   'Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.';
+
+const structuredForms: Readonly<Record<string, 'json' | 'yaml'>> = {
+  'application/json': 'json',
+  'application/yaml': 'yaml',
+};
 
 /** Text unless the structured form is asked for by name (`application/json;v=v1beta1;g=config.k8s.io;as=Statusz`). */
 export function negotiate(accept: string | undefined, kind: ZPageKind): ZPageFormat {
@@ -38,21 +43,22 @@ export function negotiate(accept: string | undefined, kind: ZPageKind): ZPageFor
     const [type = '', ...parameters] = range.split(';').map((part) => part.trim());
     const lower = type.toLowerCase();
     if (lower === 'text/plain' || lower === '*/*' || lower === 'text/*') return { kind: 'text' };
-    if (lower !== 'application/json') continue;
+    const structured = structuredForms[lower];
+    if (structured === undefined) continue;
     const values = new Map(
       parameters.map((parameter) => parameter.split('=', 2) as [string, string | undefined]),
     );
     const version = values.get('v');
     if (values.get('g') !== 'config.k8s.io' || values.get('as') !== kind) continue;
     if (version === 'v1beta1' || version === 'v1alpha1')
-      return { kind: 'json', version, deprecated: version === 'v1alpha1' };
+      return { kind: structured, version, deprecated: version === 'v1alpha1' };
   }
   return { kind: 'notAcceptable' };
 }
 
 export function statuszText(facts: StatusFacts): string {
   const lines = [
-    `Started: ${new Date(facts.startTime).toUTCString()}`,
+    `Started: ${formatUnixDate(facts.startTime)}`,
     `Up: ${formatUptime(facts.now - facts.startTime)}`,
     `Node version: ${process.version}`,
     `Pointsman version: ${facts.version}`,
@@ -63,8 +69,9 @@ export function statuszText(facts: StatusFacts): string {
   return `\n${component} statusz\n${warning}\n\n${lines.join('\n')}\n`;
 }
 
-export function statuszJSON(facts: StatusFacts, version: string): string {
-  return JSON.stringify({
+/** The structured form, config.k8s.io Statusz. */
+export function statuszObject(facts: StatusFacts, version: string): object {
+  return {
     kind: 'Statusz',
     apiVersion: `config.k8s.io/${version}`,
     metadata: { name: component },
@@ -74,7 +81,7 @@ export function statuszJSON(facts: StatusFacts, version: string): string {
     binaryVersion: facts.kubernetesVersion.replace(/^v/, ''),
     emulationVersion: minorVersion(facts.kubernetesVersion),
     paths: facts.paths,
-  });
+  };
 }
 
 export function flagzText(flags: readonly FlagValue[]): string {
@@ -82,13 +89,20 @@ export function flagzText(flags: readonly FlagValue[]): string {
   return `\n${component} flagz\n${warning}\n\n${lines.join('\n')}\n`;
 }
 
-export function flagzJSON(flags: readonly FlagValue[], version: string): string {
-  return JSON.stringify({
+/** The structured form, config.k8s.io Flagz. */
+export function flagzObject(flags: readonly FlagValue[], version: string): object {
+  return {
     kind: 'Flagz',
     apiVersion: `config.k8s.io/${version}`,
     metadata: { name: component },
     flags: Object.fromEntries(flags.map((flag) => [flag.name, flag.value])),
-  });
+  };
+}
+
+/** `Wed Oct  2 21:03:43 UTC 2024`, the form of Go's time.UnixDate and of `date -u`. @param time milliseconds */
+export function formatUnixDate(time: number): string {
+  const [day, date = '', month, year, clock] = new Date(time).toUTCString().replace(',', '').split(' ');
+  return `${day} ${month} ${date.replace(/^0/, ' ')} ${clock} UTC ${year}`;
 }
 
 /** `3 hr 07 min 09 sec` */

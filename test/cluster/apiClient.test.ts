@@ -60,7 +60,7 @@ test('an error carries status, reason and how long to wait', async () => {
   assert.equal(parseRetryAfter('soon', 0), undefined);
 });
 
-test('every exchange is observed once, failures too', async () => {
+test('every exchange is observed: the wait for a token, its answer, its end; failures too', async () => {
   const seen: RequestObservation[] = [];
   const { server, client } = await setUp({ onRequest: (observation) => seen.push(observation) });
   await client.get('/version');
@@ -69,10 +69,24 @@ test('every exchange is observed once, failures too', async () => {
   open.splice(open.indexOf(server), 1);
   await assert.rejects(client.get('/version'));
   assert.deepEqual(
-    seen.map(({ method, verb, code }) => `${method} ${verb} ${code}`),
-    ['GET get 200', 'POST create 200', 'GET get <error>'],
+    seen.map((one) => {
+      const request = `${one.method} ${one.verb} ${one.kind}`;
+      if (one.kind === 'answered') return `${request} ${one.code}`;
+      return one.kind === 'finished' ? `${request} ${one.sent} ${one.received !== undefined}` : request;
+    }),
+    [
+      'GET get limited',
+      'GET get answered 200',
+      'GET get finished 0 true',
+      'POST create limited',
+      'POST create answered 200',
+      'POST create finished 7 true',
+      'GET get limited',
+      'GET get answered <error>',
+      'GET get finished 0 false',
+    ],
   );
-  assert.ok(seen.every(({ seconds, host }) => seconds >= 0 && host.startsWith('127.0.0.1:')));
+  assert.ok(seen.every((one) => one.host.startsWith('127.0.0.1:')));
 });
 
 test('requests beyond the burst come at the rate of qps', async () => {

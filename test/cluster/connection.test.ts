@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { X509Certificate } from 'node:crypto';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
@@ -12,6 +13,7 @@ import { stringify } from 'yaml';
 import { ApiClient } from '../../src/cluster/apiClient.ts';
 import { loadConnection } from '../../src/cluster/connection.ts';
 import type { Connection, ConnectionOptions } from '../../src/cluster/connection.ts';
+import type { ExecObservation } from '../../src/cluster/execPlugin.ts';
 import { proxyFromEnvironment } from '../../src/cluster/proxyEnvironment.ts';
 import { TestAuthority } from './support/certificates.ts';
 import { FakeApiServer } from './support/fakeApiServer.ts';
@@ -385,16 +387,30 @@ describe('exec plugins', () => {
     plugin(`cat ${join(folder, 'credential.json')}`);
     const cluster = { server: fake.url, 'certificate-authority-data': base64(authority.ca) };
     const exec = { apiVersion, command: './plugin.sh' };
-    await ask(await load({ kubeconfig: kubeconfig({ cluster, user: { exec } }), env: process.env }));
+    const observed: ExecObservation[] = [];
+    await ask(
+      await load({
+        kubeconfig: kubeconfig({ cluster, user: { exec } }),
+        env: process.env,
+        onExec: (observation) => observed.push(observation),
+      }),
+    );
     assert.deepEqual(names, ['by-plugin']);
+    const expires = Date.parse(new X509Certificate(cert).validTo);
+    assert.deepEqual(observed, [
+      { kind: 'called', status: 'no_error', exitCode: 0 },
+      { kind: 'certificate', expires, replacedAge: undefined },
+    ]);
   });
 
   test('what goes wrong is said with the field and the words of the plugin', async () => {
     const cluster = { server: 'https://192.0.2.7' };
+    const observed: ExecObservation[] = [];
     const trial = async (exec: Record<string, unknown>): Promise<unknown> =>
       await load({
         kubeconfig: kubeconfig({ cluster, user: { exec: { apiVersion, ...exec } } }),
         env: process.env,
+        onExec: (observation) => observed.push(observation),
       });
     await assert.rejects(
       trial({ command: 'no-such-plugin-anywhere', installHint: 'Get it from the cellar.' }),
@@ -402,6 +418,10 @@ describe('exec plugins', () => {
     );
     plugin('echo "login first" >&2; exit 3');
     await assert.rejects(trial({ command: './plugin.sh' }), /plugin\.sh" failed: login first/);
+    assert.deepEqual(observed, [
+      { kind: 'called', status: 'plugin_not_found_error', exitCode: 1 },
+      { kind: 'called', status: 'plugin_execution_error', exitCode: 3 },
+    ]);
     plugin('echo hello');
     await assert.rejects(trial({ command: './plugin.sh' }), /printed no JSON/);
     plugin(credential({}));

@@ -6,7 +6,7 @@ import { Gauge, Registry } from 'prom-client';
 import { silentLogger } from '../../src/log/logger.ts';
 import { SliMetrics } from '../../src/metrics/sliMetrics.ts';
 import { metricsHandler, type MetricsServerOptions } from '../../src/proxy/metricsServer.ts';
-import { formatUptime, negotiate } from '../../src/proxy/zpages.ts';
+import { formatUnixDate, formatUptime, negotiate } from '../../src/proxy/zpages.ts';
 
 const registry = new Registry();
 new Gauge({ name: 'one', help: 'One.', registers: [registry] }).set(1);
@@ -90,6 +90,7 @@ test('flagz and statusz: text by default, JSON by name, 406 for plain JSON', asy
   assert.match(flagz.body, /kube-proxy flagz\nWarning: .*\n\nconfig=\/c\nv=2\n$/);
   const statusz = await get('/statusz', { headers: { accept: 'text/plain' } });
   assert.match(statusz.body, /kube-proxy statusz\nWarning: /);
+  assert.match(statusz.body, /^Started: Thu Jan  1 00:00:00 UTC 1970$/m);
   assert.match(statusz.body, /^Up: 1 hr 02 min 03 sec$/m);
   assert.match(statusz.body, /^Paths: \/configz \/debug \/flagz \/healthz \/metrics \/proxyMode$/m);
   const refused = await get('/statusz', { headers: { accept: 'application/json' } });
@@ -99,6 +100,14 @@ test('flagz and statusz: text by default, JSON by name, 406 for plain JSON', asy
   });
   assert.equal(json.headers.get('warning'), null);
   assert.equal((JSON.parse(json.body) as { kind: string }).kind, 'Statusz');
+  const yaml = await get('/flagz', {
+    headers: { accept: 'application/yaml;v=v1beta1;g=config.k8s.io;as=Flagz' },
+  });
+  assert.equal(yaml.headers.get('content-type'), 'application/yaml');
+  assert.equal(
+    yaml.body,
+    'kind: Flagz\napiVersion: config.k8s.io/v1beta1\nmetadata:\n  name: kube-proxy\nflags:\n  v: "2"\n  config: /c\n',
+  );
   const old = await get('/flagz', {
     headers: { accept: 'application/json;v=v1alpha1;g=config.k8s.io;as=Flagz' },
   });
@@ -125,6 +134,11 @@ test('profiling: verbosity, index, redirect, heap', async () => {
   assert.equal((await get('/debug/pprof/nothing')).status, 404);
   const profile = await get('/debug/pprof/profile?seconds=0.05');
   assert.ok(Array.isArray((JSON.parse(profile.body) as { nodes: unknown[] }).nodes));
+});
+
+test('start time as Go and date(1) write it', () => {
+  assert.equal(formatUnixDate(Date.UTC(2024, 9, 16, 21, 3, 43)), 'Wed Oct 16 21:03:43 UTC 2024');
+  assert.equal(formatUnixDate(Date.UTC(2026, 1, 2, 3, 4, 5)), 'Mon Feb  2 03:04:05 UTC 2026');
 });
 
 test('up time', () => {
