@@ -9,13 +9,14 @@ import { familyOf, isLoopback } from '../services/ip.ts';
 import type { Case, KnownFlow, RuleSource } from './case.ts';
 import { Catalog } from './catalog.ts';
 import { endpointsHere } from './podAddresses.ts';
-import type { Prediction } from './outcome.ts';
-import { decide, predictFromRoutes, type RuleMode, type Wanted } from './routes.ts';
+import { ipvsChains } from './ipvs/evaluate.ts';
+import { decide, type Wanted } from './routes.ts';
 import type { RuleDump } from './sources/dump.ts';
 import type { KernelState } from './sources/kernel.ts';
-import { wantedChains } from './sources/rules.ts';
+import { wantedMachine, type Machine } from './sources/rules.ts';
 import { findOrigin, findTarget, makePacket, type Question } from './subject.ts';
-import { walk, type BaseChain } from './walk.ts';
+import { followRelays } from './userspace/relay.ts';
+import { walk } from './walk.ts';
 import { World, type WorldOptions } from './world.ts';
 
 export interface CaseInputs {
@@ -25,7 +26,7 @@ export interface CaseInputs {
   readonly cluster: ClusterObjects | undefined;
   /** What the daemon of this node wants; it was asked because no objects were named. */
   readonly daemon?: WantedNode;
-  readonly dump?: { readonly file: string; readonly rules: RuleDump };
+  readonly dump?: RuleDump;
   /** Reads the kernel of this machine. */
   readonly kernel?: (family: Family) => Promise<KernelState>;
   readonly flows?: readonly KnownFlow[];
@@ -51,12 +52,14 @@ export async function buildCase(inputs: CaseInputs): Promise<Case> {
   remarks.push(...(kernel?.remarks ?? []));
 
   const wantedNode = wantedFor(inputs, node, family);
-  const mode = kernel?.mode ?? dump?.rules.mode ?? ruleMode(config.mode);
+  const mode = daemon?.config.mode ?? kernel?.mode ?? dump?.mode ?? config.mode;
+  const servers = kernel?.servers ?? dump?.servers ?? [];
   const table = wantedNode?.families[0]?.table;
   const local = new Set([
     ...(kernel?.localAddresses ?? []),
     ...node.localAddresses.filter((ip) => familyOf(ip) === family),
   ]);
+  const ofServices = kernel?.serviceAddresses ?? servers.map(({ server }) => server.address);
   let nodeIP = known(family) || (kernel?.nodeIP ?? '');
   const podNetworks = [...config.clusterCIDRs, ...(cluster?.nodes.flatMap(({ podCIDRs }) => podCIDRs) ?? [])];
   const options: Omit<WorldOptions, 'nodeIP' | 'localAddresses'> = {
@@ -66,6 +69,7 @@ export async function buildCase(inputs: CaseInputs): Promise<Case> {
     podNetworksHere: node.podCIDRs,
     podNetworks,
     ...interfaces(given, kernel, dump === undefined && kernel === undefined),
+    ...(dump === undefined ? {} : { ipsets: dump.ipsets }),
     ...(kernel === undefined ? {} : { ipsets: kernel.ipsets, recent: kernel.recent, routes: kernel.routes }),
   };
   // Without a Node object nothing says which addresses are the node's: a node port is dialled at one of them.
@@ -79,15 +83,12 @@ export async function buildCase(inputs: CaseInputs): Promise<Case> {
       `${nodeIP} is taken for an address of ${node.name || 'this node'}: no Node object and no --node-ip says otherwise.`,
     );
   }
-  const world = new World({ ...options, nodeIP, localAddresses: [...local] });
-  if (nodeIP === '' && /^(node|localhost)$/.test(question.from) && !world.isLocal(target.address)) {
-    throw new UsageError(
-      `--from ${question.from}: the address of the node is not known; give a Node object or --node-ip`,
-    );
-  }
-  const origin = findOrigin(question, target, world, catalog, table);
-  const packet = makePacket(question, target, origin);
-
+  const bare = new World({
+    ...options,
+    nodeIP,
+    localAddresses: [...local],
+    serviceAddresses: ofServices.filter((ip) => familyOf(ip) === family && !local.has(ip)),
+  });
   const wanted: Wanted | undefined =
     wantedNode === undefined || table === undefined
       ? undefined
@@ -101,39 +102,59 @@ export async function buildCase(inputs: CaseInputs): Promise<Case> {
           },
           localhostNodePorts: config.localhostNodePorts && family === 'IPv4',
           serviceCIDRs: wantedNode.families[0]!.serviceCIDRs,
+          scheduler: config.ipvs.scheduler,
+          listeners: config,
         };
-  // In these modes rules do not choose: a program does, or IPVS.
-  const unruled = config.mode === 'ipvs' || config.mode === 'userspace';
-  const routesOnly =
-    wanted !== undefined && unruled && dump === undefined && (kernel === undefined || daemon !== undefined);
-  const rules: RuleSource =
-    dump !== undefined
-      ? { kind: 'dump', file: dump.file }
-      : kernel !== undefined && !routesOnly
-        ? { kind: 'kernel' }
-        : { kind: 'wanted' };
-  let chains: readonly BaseChain[] | undefined = dump?.rules.chains(family) ?? kernel?.chains;
-  let prediction: Prediction;
-  if (routesOnly) {
-    remarks.push(`There are no rules to follow in ${config.mode} mode: this is what the routes want.`);
-    prediction = predictFromRoutes(packet, world, wanted);
-  } else {
-    if (chains === undefined && wanted !== undefined) chains = wantedChains(wanted, world);
-    if (chains === undefined)
-      throw new UsageError('no rules: name manifests with -f, a dump with --dump, or run it on a node');
-    prediction = walk(packet, chains, world);
+  const { rules, chains, world } = machineOf(inputs, kernel, wanted, bare);
+  if (nodeIP === '' && /^(node|localhost)$/.test(question.from) && !world.isLocal(target.address)) {
+    throw new UsageError(
+      `--from ${question.from}: the address of the node is not known; give a Node object or --node-ip`,
+    );
+  }
+  const packet = makePacket(question, target, findOrigin(question, target, world, catalog, table));
+  const decision = wanted === undefined ? undefined : decide(packet, world, wanted);
+  let prediction = walk(packet, chains, world);
+  if (mode === 'userspace') {
+    prediction = followRelays(prediction, packet, chains, world, decision);
+    if (rules.kind === 'wanted')
+      remarks.push('At which ports pointsman listens is made up here: the daemon takes those that are free.');
+  }
+  if (mode === 'ipvs' && rules.kind === 'dump' && servers.length === 0) {
+    remarks.push(
+      'These are rules of IPVS mode without its virtual servers: add a second --dump with the output of "ipvsadm --save --numeric", and a third with that of "ipset save".',
+    );
   }
   return {
     packet,
     world,
+    mode,
     rules,
     prediction,
     wanted,
-    decision: wanted === undefined ? undefined : decide(packet, world, wanted),
+    decision,
     catalog,
     flows: inputs.flows ?? kernel?.flows ?? [],
     remarks,
   };
+}
+
+function machineOf(
+  { dump }: CaseInputs,
+  kernel: KernelState | undefined,
+  wanted: Wanted | undefined,
+  world: World,
+): Machine & { readonly rules: RuleSource } {
+  if (dump !== undefined)
+    return {
+      rules: { kind: 'dump', file: dump.file },
+      chains: [...dump.chains(world.family), ...ipvsChains(dump.servers)],
+      world,
+    };
+  if (kernel !== undefined)
+    return { rules: { kind: 'kernel' }, chains: [...kernel.chains, ...ipvsChains(kernel.servers)], world };
+  if (wanted === undefined)
+    throw new UsageError('no rules: name manifests with -f, a dump with --dump, or run it on a node');
+  return { rules: { kind: 'wanted' }, ...wantedMachine(wanted, world) };
 }
 
 function wantedFor(
@@ -147,10 +168,6 @@ function wantedFor(
   }
   if (cluster === undefined) return undefined;
   return wantedOf(cluster, { config: given.config, node, families: [family] });
-}
-
-export function ruleMode(mode: string): RuleMode {
-  return mode === 'nftables' ? 'nftables' : 'iptables';
 }
 
 function assumeNodeAddress(

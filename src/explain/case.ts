@@ -1,6 +1,6 @@
 /** Everything an explanation is made from. */
 import type { Catalog } from './catalog.ts';
-import type { Decision, Wanted } from './routes.ts';
+import type { Decision, RuleMode, Wanted } from './routes.ts';
 import type { Packet } from './packet.ts';
 import type { Prediction } from './outcome.ts';
 import type { World } from './world.ts';
@@ -28,6 +28,8 @@ export type RuleSource =
 export interface Case {
   readonly packet: Packet;
   readonly world: World;
+  /** Whose rules these are, as far as they tell. */
+  readonly mode: RuleMode;
   readonly rules: RuleSource;
   readonly prediction: Prediction;
   /** Undefined: no objects were given. */

@@ -11,7 +11,7 @@ import { explainFlags, takeNames } from './arguments.ts';
 import { buildCase } from './build.ts';
 import { tell } from './explanation.ts';
 import { printExplanation } from './output/terminal.ts';
-import { parseConntrack, readDump } from './sources/dump.ts';
+import { parseConntrack, readDumps } from './sources/dump.ts';
 
 interface CommandOutput extends Output {
   readonly colour: boolean;
@@ -38,7 +38,8 @@ Packet:
   --proto PROTOCOL      tcp, udp, sctp; default: that of the Service's port, else tcp
   --sport PORT          its source port           --in-interface NAME   where it comes in
 Rules:
-  --dump FILE           output of iptables-save or nft -j list ruleset; objects from -f, if given
+  --dump FILE           output of iptables-save or nft -j list ruleset; objects from -f, if given. Repeatable: for IPVS
+                        mode also that of ipvsadm --save --numeric and of ipset save
   --kernel              the rules of this machine's kernel (default without -f and --dump; needs root)
   --conntrack FILE      output of conntrack -L: flows that the kernel remembers
   --live                dial it from this machine (--from node), or watch real connections, and compare
@@ -87,11 +88,11 @@ async function explain(argv: readonly string[], io: CommandOutput): Promise<numb
   for (const { file, line, object, field, message } of cluster?.problems ?? []) {
     io.err(`${file}${line > 0 ? `:${line}` : ''}: ${object} ${field}: ${message}\n`);
   }
-  const dumpFile = flag('dump');
+  const dumpFiles = parsed.extra.get('dump') ?? [];
   const useKernel =
     parsed.switches.has('kernel') ||
     parsed.switches.has('live') ||
-    (given.paths.length === 0 && dumpFile === '');
+    (given.paths.length === 0 && dumpFiles.length === 0);
   const question = {
     from,
     to,
@@ -105,8 +106,8 @@ async function explain(argv: readonly string[], io: CommandOutput): Promise<numb
     given: wanted === undefined ? given : { ...given, config: wanted.config },
     cluster,
     ...(wanted === undefined ? {} : { daemon: wanted }),
-    ...(dumpFile === '' ? {} : { dump: { file: dumpFile, rules: readDump(dumpFile) } }),
-    ...(useKernel && dumpFile === ''
+    ...(dumpFiles.length === 0 ? {} : { dump: readDumps(dumpFiles) }),
+    ...(useKernel && dumpFiles.length === 0
       ? {
           kernel: async (family) => {
             const { readKernel } = await import('./sources/kernel.ts');

@@ -1,6 +1,6 @@
 /** Finds what is wrong, and says it in words: the classic mistakes around Services. */
 import type { Endpoint, Route } from '../services/types.ts';
-import { familyOf } from '../services/ip.ts';
+import { familyOf, isLoopback } from '../services/ip.ts';
 import type { Case } from './case.ts';
 import type { PodInfo, ServiceInfo } from './catalog.ts';
 import type { Outcome } from './outcome.ts';
@@ -263,13 +263,13 @@ function withoutService(given: Case, report: Report): void {
   );
   if (ofNodePort !== undefined) {
     const node = catalog.nodeAt(destination);
-    if (!world.isLocal(destination)) {
+    if (!world.isNodeAddress(destination)) {
       report(
         'cause',
         'wrong_node_address',
         `${destinationPort} is a node port of Service ${ofNodePort.name}, but ${destination} is not an address of ${world.nodeName || 'this node'}${node === undefined ? '' : ` (it is ${node.meta.name}'s)`}: no rule here translates it.`,
         node === undefined
-          ? `Dial an address of a node: ${[...world.localAddresses].filter((ip) => familyOf(ip) === family && !ip.startsWith('127.')).join(', ')}.`
+          ? `Dial an address of a node: ${[...world.localAddresses].filter((ip) => familyOf(ip) === family && world.isNodeAddress(ip) && !isLoopback(ip)).join(', ')}.`
           : `Explain it on that node: --node ${node.meta.name}.`,
       );
     } else if (!answersNodePorts(destination, world, wanted)) {
@@ -325,7 +325,7 @@ function ending(outcomes: readonly Outcome[]): string {
 }
 
 /** Chains and tables that a service proxy writes. */
-const ours = /^KUBE-|^ip6? (kube-proxy|pointsman)|kube-proxy/;
+const ours = /^KUBE-|^ipvs$|^ip6? (kube-proxy|pointsman)|kube-proxy/;
 
 function foreignRules(outcomes: readonly Outcome[], report: Report): void {
   for (const { kind, steps, probability } of outcomes) {

@@ -3,7 +3,9 @@ import type { Case } from './case.ts';
 import { diagnose, type Finding } from './diagnose.ts';
 import type { Effect, HookName } from './flow.ts';
 import type { Outcome, OutcomeKind, Possibility } from './outcome.ts';
+import { ipvsBase } from './ipvs/evaluate.ts';
 import { formatPlace } from './packet.ts';
+import { isListener } from './userspace/relay.ts';
 import { describeEndpoint, explainSteps, masqueradeCause } from './why.ts';
 
 export interface ToldStep {
@@ -68,11 +70,10 @@ export interface Explanation {
 }
 
 export function tell(given: Case): Explanation {
-  const { packet, prediction, world, rules, wanted } = given;
+  const { packet, prediction, world, rules, mode } = given;
   const [usual] = prediction.possibilities;
   const findings = diagnose(given);
   const outcomes = usual?.outcomes ?? [];
-  const mode = wanted?.mode ?? 'iptables';
   const [first] = outcomes;
   return {
     question: {
@@ -141,6 +142,8 @@ function answer(given: Case, outcomes: readonly Outcome[]): string {
     outcomes.length === 1
       ? `It reaches ${first.destination}${service}`
       : `It reaches one of ${outcomes.length} endpoints${service}`;
+  if (given.decision === undefined && isListener(first))
+    return `It reaches a listener of the proxy's process at ${first.destination}, which opens a second connection to an endpoint. To which one is not known without the objects.`;
   const rewritten = outcomes.filter(({ masqueraded }) => masqueraded).length;
   const source =
     rewritten === 0
@@ -186,6 +189,7 @@ function way(given: Case, outcome: Outcome): ToldHook[] {
 
 /** `nat PREROUTING` and `KUBE-SERVICES` are `nat KUBE-SERVICES`. */
 function chainName(base: string, chain: string): string {
+  if (base === ipvsBase) return `virtual server ${chain}`;
   const words = base.split(' ');
   return [...words.slice(0, -1), chain].join(' ');
 }
@@ -231,13 +235,33 @@ function conntrack(given: Case, outcomes: readonly Outcome[]): string[] {
   if (first === undefined) return ['Nothing: the packet is not let through, so no connection is remembered.'];
   if (first.kind !== 'endpoint') return ['The connection as it is, without translation.'];
   const source = packet.origin.address;
-  const client = first.masqueraded ? "this node's address" : source;
   const place = formatPlace(packet.destination, packet.destinationPort);
+  const relay = relayOf(first);
+  if (relay !== undefined) {
+    return [
+      `original: ${source} → ${place}`,
+      `answers:  ${relay.listener} → ${source}`,
+      `and of the second connection: ${first.source} → ${first.destination}`,
+      'Both last as long as the process does: it copies every byte from one to the other.',
+    ];
+  }
+  const client = first.masqueraded ? "this node's address" : source;
+  const later = `Later packets of the connection follow this and ask no rule: they go to ${first.destination} for as long as it lasts`;
+  const ending = first.steps.some(({ base }) => base === ipvsBase)
+    ? `. IPVS has an entry of its own for it (ipvsadm -Lnc); it ends with the virtual server.`
+    : ', whatever happens to the Service.';
   return [
     `original: ${source} → ${place}`,
     `answers:  ${first.destination} → ${client}`,
-    `Later packets of the connection follow this and ask no rule: they go to ${first.destination} for as long as it lasts, whatever happens to the Service. Answers get ${place} back as their source.`,
+    `${later}${ending} Answers get ${place} back as their source.`,
   ];
+}
+
+/** The listener of the process that takes it; undefined where rules alone lead to the endpoint. */
+function relayOf({ kind, steps }: Outcome): { readonly listener: string } | undefined {
+  if (!isListener({ kind, steps })) return undefined;
+  const translated = steps.findLast(({ effect }) => effect.kind === 'dnat')?.effect;
+  return translated?.kind === 'dnat' ? { listener: translated.to } : undefined;
 }
 
 function otherwise(given: Case, possibilities: readonly Possibility[]): ToldPossibility[] {

@@ -1,4 +1,5 @@
 /** The way of a packet through the kernel's hooks, and through each base chain that is registered there. */
+import { deviceName } from '../dataplane/ipvs/names.ts';
 import type { End, Prediction } from './outcome.ts';
 import { predict } from './outcome.ts';
 import type { Flow, HookName, Result, Surroundings } from './flow.ts';
@@ -104,7 +105,7 @@ class Walker {
     const by = outInterface === undefined || direction === 'here' ? '' : ` by ${outInterface}`;
     const to =
       direction === 'here'
-        ? 'this node itself'
+        ? `this node itself${this.#world.serviceAddresses.has(destination) ? ` (${deviceName} has the address)` : ''}`
         : direction === 'podHere'
           ? `a Pod on this node${by}`
           : `another machine${by}`;

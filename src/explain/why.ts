@@ -1,8 +1,11 @@
 /** Joins the steps of a way with the object fields that caused them. */
+import { chains as userspaceChains } from '../dataplane/userspace/names.ts';
 import type { Endpoint } from '../services/types.ts';
 import type { Case } from './case.ts';
 import type { Step } from './flow.ts';
+import { ipvsBase } from './ipvs/evaluate.ts';
 import type { Outcome } from './outcome.ts';
+import { processBase } from './userspace/relay.ts';
 
 /** A step and why it is there; empty where no object has a part in it. */
 export interface ExplainedStep extends Step {
@@ -72,12 +75,12 @@ function causeOf(given: Case, outcome: Outcome, step: Step, dispatched: boolean)
         !dispatched &&
         matchesPort(step, packet.destinationPort)
       ) {
-        const { kind } = decision.frontend;
-        const name = route.port.portName === '' ? '' : ` (port ${route.port.portName})`;
-        return `${service}: ${frontendFields[kind]} ${kind === 'nodePort' ? packet.destinationPort : `${packet.destination}, spec.ports[].port ${packet.destinationPort}`}${name}`;
+        return frontendCause(given);
       }
       if (/NODEPORTS|node-ports/.test(`${chain} ${step.rule}`))
         return `${packet.destination} is an address of this node`;
+      const member = setMember(given, step);
+      if (member !== '') return member;
       // Without objects, what rules and elements say of themselves has to do.
       return route === undefined && /^[a-z0-9-]+\/[a-z0-9.-]+(:\S+)?( |$)/.test(service) ? service : '';
     }
@@ -90,11 +93,23 @@ function causeOf(given: Case, outcome: Outcome, step: Step, dispatched: boolean)
       return 'so that answers come back through this node, which alone can undo the translation';
     case 'dnat': {
       const endpoint = route?.endpoints.find(({ key }) => key === effect.to);
+      if (step.base === ipvsBase)
+        return [
+          frontendCause(given),
+          scheduling(step.rule, decision?.endpoints.length ?? 0),
+          endpoint === undefined ? '' : describeEndpoint(endpoint),
+        ]
+          .filter((part) => part !== '')
+          .join('; ');
+      // Userspace mode: one rule has the frontend and the listener.
+      if ((userspaceChains.nat as readonly string[]).includes(step.chain)) return frontendCause(given);
       if (endpoint === undefined) return '';
       // nftables mode chooses and translates in one rule.
       const chosen = /numgen/.test(step.rule) ? choice(decision?.endpoints.length ?? 0) : '';
       return [chosen, describeEndpoint(endpoint)].filter((part) => part !== '').join(': ');
     }
+    case 'accept':
+      return setMember(given, step);
     case 'remember':
       return `spec.sessionAffinity: ClientIP, ${route?.port.affinitySeconds ?? '?'} s`;
     case 'drop':
@@ -108,12 +123,66 @@ function causeOf(given: Case, outcome: Outcome, step: Step, dispatched: boolean)
         : '';
     }
     case 'note':
+      if (step.base === processBase) {
+        const endpoint = route?.endpoints.find(({ key }) => key === outcome.destination);
+        return endpoint === undefined ? '' : describeEndpoint(endpoint);
+      }
       return /affinity/.test(effect.text)
         ? `spec.sessionAffinity: ClientIP, ${route?.port.affinitySeconds ?? '?'} s`
         : '';
     default:
       return '';
   }
+}
+
+/** The entry of an ipset that a rule found; empty if it asks for none. */
+function setMember({ packet, world }: Case, { rule }: Step): string {
+  const [, name = '', directions = ''] = /(?<!! )--match-set (\S+) (\S+)/.exec(rule) ?? [];
+  const set = world.ipsets.get(name);
+  if (set === undefined || !directions.startsWith('dst')) return '';
+  const port = packet.destinationPort;
+  const wanted = [
+    packet.destination,
+    String(port),
+    `${packet.destination},${packet.protocol.toLowerCase()}:${port}`,
+  ];
+  const member = set.members.find((one) => wanted.includes(one));
+  return member === undefined ? '' : `ipset ${name} has ${member}`;
+}
+
+/** The field that makes the Service answer at the packet's destination; empty without objects. */
+function frontendCause({ decision, packet }: Case): string {
+  const { route, frontend } = decision ?? {};
+  if (route === undefined || frontend === undefined) return '';
+  const name = route.port.portName === '' ? '' : ` (port ${route.port.portName})`;
+  const where =
+    frontend.kind === 'nodePort'
+      ? packet.destinationPort
+      : `${packet.destination}, spec.ports[].port ${packet.destinationPort}`;
+  return `Service ${route.port.namespace}/${route.port.service}: ${frontendFields[frontend.kind]} ${where}${name}`;
+}
+
+const schedulers: Readonly<Record<string, string>> = {
+  rr: 'they take turns (round robin)',
+  wrr: 'they take turns, by weight',
+  lc: 'the one with the fewest connections',
+  wlc: 'the one with the fewest connections for its weight',
+  sh: 'the client address decides',
+  dh: 'the destination address decides',
+  mh: 'the client address and port decide',
+  sed: 'the one expected to answer first',
+  nq: 'one that is idle, else the one expected to answer first',
+};
+
+/** @param rule `-A -t 10.96.0.10:80 -s rr -p 10800` */
+function scheduling(rule: string, count: number): string {
+  const scheduler = / -s (\S+)/.exec(rule)?.[1] ?? '';
+  const seconds = / -p (\d+)/.exec(rule)?.[1];
+  const how =
+    count > 1 ? `one of ${count}: ${schedulers[scheduler] ?? `scheduler ${scheduler}`}` : choice(count);
+  return seconds === undefined
+    ? how
+    : `${how}; spec.sessionAffinity: ClientIP: a client that came within ${seconds} s goes where it went then`;
 }
 
 function choice(count: number): string {
@@ -156,6 +225,8 @@ export function masqueradeCause({ decision, packet, wanted }: Case, outcome: Out
       return 'spec.externalTrafficPolicy: Cluster: the endpoint may be on another node';
     case 'fromNode':
       return 'it comes from this node itself, for which Local policy makes an exception';
+    case 'relay':
+      return 'userspace mode: the process takes the connection and opens a second one to the endpoint';
     default:
       return ownAddress ? 'the Pod reaches itself: without this it would answer itself directly' : '';
   }

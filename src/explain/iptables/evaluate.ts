@@ -4,7 +4,7 @@ import { addStep, assume, assumed } from '../flow.ts';
 import type { BaseChain } from '../walk.ts';
 import { canonicalIP } from '../../services/ip.ts';
 import type { SavedTable } from '../../linux/iptables/save.ts';
-import { formatPlace } from '../packet.ts';
+import { formatPlace, startsHere } from '../packet.ts';
 import { every, testMatch } from './matches.ts';
 import { parseRule, type Option, type Rule } from './parse.ts';
 
@@ -17,7 +17,8 @@ const hooks: Readonly<Record<string, HookName>> = {
   POSTROUTING: 'postrouting',
 };
 
-function priority(table: string, chain: string): number {
+/** When the kernel asks a table's built-in chain (NF_IP_PRI_…). */
+export function tablePriority(table: string, chain: string): number {
   switch (table) {
     case 'raw':
       return -300;
@@ -42,7 +43,7 @@ export function iptablesChains(tables: readonly SavedTable[]): BaseChain[] {
       if (hook === undefined || chain.policy === '-') continue;
       chains.push({
         hook,
-        priority: priority(table.table, chain.name),
+        priority: tablePriority(table.table, chain.name),
         type: table.table === 'nat' ? 'nat' : 'filter',
         name: `${table.table} ${chain.name}`,
         evaluate: (flow, at) => interpreter.base(chain.name, chain.policy, flow, at),
@@ -248,14 +249,18 @@ function translate(
   target: string,
   options: readonly Option[],
   flow: Flow,
-  { world }: Surroundings,
+  { world, packet }: Surroundings,
 ): Flow | undefined {
   const value = (name: string): string => options.find((one) => one.name === name)?.values[0] ?? '';
   if (target === 'REDIRECT') {
     const port = value('--to-ports');
     if (port !== '' && !/^\d+$/.test(port)) return undefined;
     const destination =
-      flow.inInterface === undefined ? (world.family === 'IPv6' ? '::1' : '127.0.0.1') : world.nodeIP;
+      startsHere(packet.origin) || world.nodeIP === ''
+        ? world.family === 'IPv6'
+          ? '::1'
+          : '127.0.0.1'
+        : world.nodeIP;
     const destinationPort = port === '' ? flow.destinationPort : Number(port);
     return { ...flow, destination, destinationPort, dnat: 'translated' };
   }

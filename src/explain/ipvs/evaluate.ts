@@ -26,7 +26,8 @@ const hooks = [
   { hook: 'output', priority: -98 },
 ] as const;
 
-const base = 'ipvs';
+/** `base` of its steps. */
+export const ipvsBase = 'ipvs';
 
 export function ipvsChains(servers: readonly ServerState[]): BaseChain[] {
   const byKey = new Map(servers.map((one) => [serverKey(one.server), one]));
@@ -34,7 +35,7 @@ export function ipvsChains(servers: readonly ServerState[]): BaseChain[] {
     hook,
     priority,
     type: 'filter',
-    name: base,
+    name: ipvsBase,
     evaluate: (flow, at) => {
       const found = byKey.get(
         serverKey({ protocol: at.packet.protocol, address: flow.destination, port: flow.destinationPort }),
@@ -51,7 +52,7 @@ function schedule({ server, reals }: ServerState, flow: Flow, at: Surroundings):
   const note = (after: Flow, effect: Effect, element?: string): Flow =>
     addStep(after, {
       hook: at.hook,
-      base,
+      base: ipvsBase,
       chain: printIdentity(server),
       rule: printServer(server),
       effect,

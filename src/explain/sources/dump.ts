@@ -1,30 +1,53 @@
-/** Rules from a file: iptables-save or `nft -j list ruleset`, whichever it is. */
+/** Rules from files: iptables-save, `nft -j list ruleset`, and what IPVS mode has beside rules, whichever it is. */
 import { readFileSync } from 'node:fs';
 import type { Family, Protocol } from '../../api/objects.ts';
-import { parseSave } from '../../linux/iptables/save.ts';
+import { parseSave, type SavedTable } from '../../linux/iptables/save.ts';
 import { canonicalIP } from '../../services/ip.ts';
 import type { KnownFlow } from '../case.ts';
 import { iptablesChains } from '../iptables/evaluate.ts';
+import { parseIpsets } from '../iptables/ipset.ts';
+import type { ServerState } from '../ipvs/evaluate.ts';
+import { parseServers } from '../ipvs/state.ts';
 import { nftChains } from '../nft/evaluate.ts';
 import { parseRuleset } from '../nft/fromJson.ts';
 import type { RuleMode } from '../routes.ts';
 import type { BaseChain } from '../walk.ts';
+import type { IpSet } from '../world.ts';
 
 export interface RuleDump {
+  /** For people: the names of the files. */
+  readonly file: string;
   readonly mode: RuleMode;
+  readonly servers: readonly ServerState[];
+  readonly ipsets: ReadonlyMap<string, IpSet>;
   chains(family: Family): readonly BaseChain[];
 }
 
-/** Throws a sentence if the file is neither. @param file `-` = standard input */
-export function readDump(file: string): RuleDump {
-  return parseDump(readFileSync(file === '-' ? 0 : file, 'utf8'), file);
+/** Several files are parts of one state, as IPVS mode has it. Throws a sentence if one is of no kind. `-` = standard input */
+export function readDumps(files: readonly string[]): RuleDump {
+  const parts = files.map((file) => parseDump(readFileSync(file === '-' ? 0 : file, 'utf8'), file));
+  const only = parts.length === 1 ? parts[0] : undefined;
+  if (only !== undefined) return only;
+  return {
+    file: files.join(', '),
+    mode: parts.find(({ mode }) => mode !== 'iptables')?.mode ?? 'iptables',
+    servers: parts.flatMap(({ servers }) => servers),
+    ipsets: new Map(parts.flatMap(({ ipsets }) => [...ipsets])),
+    chains: (family) => parts.flatMap((part) => part.chains(family)),
+  };
 }
 
+/** Output of iptables-save, `nft -j list ruleset`, `ipset save` or `ipvsadm --save --numeric`. */
 export function parseDump(text: string, file: string): RuleDump {
+  const nothing = { file, servers: [], ipsets: new Map<string, IpSet>(), chains: () => [] } as const;
   if (text.trimStart().startsWith('{')) {
     const tables = parseRuleset(text);
-    return { mode: 'nftables', chains: (family) => nftChains(tables, family) };
+    return { ...nothing, mode: 'nftables', chains: (family) => nftChains(tables, family) };
   }
+  if (/^create \S+ (hash|bitmap|list):/m.test(text))
+    return { ...nothing, mode: 'iptables', ipsets: parseIpsets(text) };
+  if (/^-A (-t|-u|--sctp-service) /m.test(text))
+    return { ...nothing, mode: 'ipvs', servers: parseServers(text) };
   const tables = parseSave(text);
   if (tables.length === 0) {
     const hint = /^table (ip|ip6|inet) /m.test(text) ? ': make it with "nft -j list ruleset" (with -j)' : '';
@@ -32,7 +55,20 @@ export function parseDump(text: string, file: string): RuleDump {
       `${file} holds neither the output of iptables-save nor that of "nft -j list ruleset"${hint}`,
     );
   }
-  return { mode: 'iptables', chains: () => iptablesChains(tables) };
+  return { ...nothing, mode: modeOf(tables), chains: () => iptablesChains(tables) };
+}
+
+/** Which of the modes that use iptables has written these rules. */
+export function modeOf(tables: readonly SavedTable[]): 'iptables' | 'ipvs' | 'userspace' {
+  const has = (table: string, chain: string): boolean =>
+    tables.some((one) => one.table === table && one.chains.has(chain));
+  if (has('filter', 'KUBE-IPVS-FILTER')) return 'ipvs';
+  // Chains of modes that were there before may be left, empty.
+  const portals = tables.find(({ table }) => table === 'nat')?.chains.get('KUBE-PORTALS-CONTAINER')
+    ?.rules.length;
+  return (portals ?? 0) > 0 || (has('nat', 'KUBE-PORTALS-HOST') && !has('nat', 'KUBE-SERVICES'))
+    ? 'userspace'
+    : 'iptables';
 }
 
 /** Flows from the output of `conntrack -L`; lines that are none are passed over. */

@@ -1,27 +1,36 @@
 /** What this machine has: rules of every kind that are in force, addresses, and what lists remember. Changes nothing. */
-import { readFileSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import type { Family } from '../../api/objects.ts';
+import { deviceName } from '../../dataplane/ipvs/names.ts';
 import { listLocalAddresses } from '../../linux/addresses.ts';
 import { run } from '../../linux/exec.ts';
 import { parseSave } from '../../linux/iptables/save.ts';
 import { ConntrackTable } from '../../linux/netlink/ctnetlink.ts';
 import { IPS_SEEN_REPLY } from '../../linux/netlink/conntrack-entry.ts';
+import { NetlinkIpvs } from '../../linux/netlink/ipvs/ipvs.ts';
+import { serverFamily } from '../../linux/netlink/ipvs/objects.ts';
 import { NftSocket } from '../../linux/netlink/nftables/socket.ts';
 import type { TableContents } from '../../linux/netlink/nftables/print.ts';
 import { parseCIDR } from '../../services/ip.ts';
 import type { KnownFlow } from '../case.ts';
 import { parseIpsets } from '../iptables/ipset.ts';
 import { iptablesChains } from '../iptables/evaluate.ts';
+import type { ServerState } from '../ipvs/evaluate.ts';
 import { nftChains } from '../nft/evaluate.ts';
 import { tableFromKernel } from '../nft/fromNetlink.ts';
 import type { RuleMode } from '../routes.ts';
 import type { BaseChain } from '../walk.ts';
 import type { IpSet, InterfaceRoute } from '../world.ts';
+import { modeOf } from './dump.ts';
 
 export interface KernelState {
   readonly mode: RuleMode;
   readonly chains: readonly BaseChain[];
+  /** Without those that IPVS mode has put on kube-ipvs0. */
   readonly localAddresses: readonly string[];
+  readonly serviceAddresses: readonly string[];
+  /** Virtual servers of the family. */
+  readonly servers: readonly ServerState[];
   /** The first address that is not a loopback one. */
   readonly nodeIP: string;
   readonly routes: readonly InterfaceRoute[];
@@ -35,12 +44,15 @@ export interface KernelState {
 /** Needs root. Throws a sentence if neither iptables nor nftables rules can be read. */
 export async function readKernel(family: Family): Promise<KernelState> {
   const remarks: string[] = [];
-  const addresses = listLocalAddresses().filter((one) => one.family === family);
+  const all = listLocalAddresses().filter((one) => one.family === family);
+  const ofServices = all.filter((one) => one.interface === deviceName);
+  const addresses = all.filter((one) => one.interface !== deviceName);
   const tables = readNftables(family);
   const prefix = family === 'IPv6' ? 'ip6tables' : 'iptables';
   const chains: BaseChain[] = [];
   const compatible = new Set<string>();
   let iptablesServices = false;
+  let iptablesMode: RuleMode = 'iptables';
   for (const variant of ['nft', 'legacy'] as const) {
     const { code, stdout, stderr } = await run([`${prefix}-${variant}-save`], { timeoutMs: 30_000 });
     if (code === 127) continue;
@@ -53,6 +65,8 @@ export async function readKernel(family: Family): Promise<KernelState> {
       if (variant === 'nft') compatible.add(table);
       iptablesServices ||= table === 'nat' && (list.get('KUBE-SERVICES')?.rules.length ?? 0) > 0;
     }
+    const itsMode = modeOf(saved);
+    if (itsMode !== 'iptables') iptablesMode = itsMode;
     chains.push(...iptablesChains(saved));
   }
   const own = family === 'IPv6' ? 'ip6' : 'ip';
@@ -60,10 +74,15 @@ export async function readKernel(family: Family): Promise<KernelState> {
   const others = tables.filter(({ table }) => !(table.family === own && compatible.has(table.name)));
   chains.push(...nftChains(others.map(tableFromKernel), family));
   const routes = await readRoutes(family, remarks);
+  const nftables =
+    others.some(({ table }) => table.name === 'kube-proxy') &&
+    !iptablesServices &&
+    iptablesMode === 'iptables';
   return {
-    mode:
-      others.some(({ table }) => table.name === 'kube-proxy') && !iptablesServices ? 'nftables' : 'iptables',
+    mode: nftables ? 'nftables' : iptablesMode,
     chains,
+    servers: readServers(family, remarks),
+    serviceAddresses: ofServices.map(({ address }) => address),
     localAddresses: addresses.map(({ address }) => address),
     nodeIP:
       addresses.find(({ loopback, address }) => !loopback && !address.startsWith('fe80:'))?.address ?? '',
@@ -73,6 +92,27 @@ export async function readKernel(family: Family): Promise<KernelState> {
     flows: readFlows(family, remarks),
     remarks,
   };
+}
+
+/** None where the kernel has no IPVS. */
+function readServers(family: Family, remarks: string[]): ServerState[] {
+  // Asking would load the module.
+  if (!existsSync('/proc/net/ip_vs')) return [];
+  try {
+    const ipvs = NetlinkIpvs.open();
+    if (ipvs === undefined) return [];
+    try {
+      return ipvs
+        .listServers()
+        .filter((server) => serverFamily(server) === family)
+        .map((server) => ({ server, reals: ipvs.listRealServers(server) }));
+    } finally {
+      ipvs.close();
+    }
+  } catch (error) {
+    remarks.push(`the virtual servers of IPVS could not be read: ${(error as Error).message}`);
+    return [];
+  }
 }
 
 function readNftables(family: Family): TableContents[] {
