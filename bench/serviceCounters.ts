@@ -9,7 +9,6 @@ import { networkInterfaces } from 'node:os';
 import { NftablesDataplane } from '../src/dataplane/nftables/nftablesDataplane.ts';
 import { silentLogger } from '../src/log/logger.ts';
 import type { Route } from '../src/services/types.ts';
-import { nftablesCounters } from '../src/status/counters/nftablesCounters.ts';
 import { counterLevels } from '../src/status/documents.ts';
 import { endpoint, route, table as routingTable } from '../test/status/support/routes.ts';
 
@@ -97,7 +96,7 @@ for (const serviceCounters of counterLevels) {
   let reading = 0;
   if (serviceCounters !== 'off') {
     started = performance.now();
-    await nftablesCounters('IPv4', serviceCounters).read(routes);
+    await dataplane.counters?.read();
     reading = performance.now() - started;
   }
   console.log(

@@ -11,7 +11,7 @@ import type { Mode } from '../src/dataplane/dataplane.ts';
 import { SliMetrics } from '../src/metrics/sliMetrics.ts';
 import { createMetrics } from '../src/proxy/daemonMetrics.ts';
 import type { ModeSupport } from '../src/proxy/dataplanes.ts';
-import type { CounterSource } from '../src/status/counters/source.ts';
+import type { CounterSource } from '../src/dataplane/counts.ts';
 import { ServiceCounters } from '../src/status/counters/serviceCounters.ts';
 
 const root = new URL('..', import.meta.url);

@@ -4,6 +4,7 @@
  */
 import type { Family, Protocol, ServiceCIDR } from '../api/objects.ts';
 import type { ChangeSet, Route, RoutingTable } from '../services/types.ts';
+import type { CounterSource } from './counts.ts';
 
 export type Mode = 'iptables' | 'nftables' | 'ipvs' | 'userspace';
 
@@ -50,6 +51,8 @@ export interface SyncResult {
 export interface Dataplane {
   readonly mode: Mode;
   readonly family: Family;
+  /** Counters of connections; undefined = as it is set up, it has none. */
+  readonly counters?: CounterSource | undefined;
   /** Settings, probes and watchers that have to exist before the first sync. Throws with a sentence if the mode cannot work here. */
   start(): Promise<void>;
   sync(request: SyncRequest): Promise<SyncResult>;

@@ -145,10 +145,18 @@ function entriesOf(set: NftSet, contents: TableContents): Entry[] {
       text: `${element.verdict?.chain} for ${element.comment}`,
     }));
   }
-  if (set.name.endsWith('sticky-ids')) {
+  const isIds = set.name.endsWith('sticky-ids');
+  if (isIds || set.name === 'sticky-draws' || set.name === 'sticky-targets') {
     const names = new Map<number, string>();
     for (const { key, verdict, comment } of contents.elements.get('sticky-times') ?? [])
       names.set(readStickyNumber(key), `${verdict?.chain} for ${comment}`);
+    if (!isIds) {
+      return elements.map(({ key }) => {
+        const name = names.get(readStickyNumber(key)) ?? 'a number without a time';
+        const rest = hex(key.subarray(4));
+        return { key: `${name} ${rest}`, value: '', text: `${set.name} of ${name} ${rest}` };
+      });
+    }
     return elements.map((element) => {
       const name =
         names.get(readStickyNumber(element.data ?? new Uint8Array(4))) ?? 'a number without a time';

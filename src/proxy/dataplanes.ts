@@ -10,8 +10,6 @@ import type {
 } from '../dataplane/dataplane.ts';
 import type { Logger } from '../log/logger.ts';
 import type { PacketCounters } from '../metrics/metrics.ts';
-import type { CounterSource } from '../status/counters/source.ts';
-import type { CounterLevel } from '../status/documents.ts';
 
 export interface DataplaneContext {
   readonly config: ProxyConfig;
@@ -29,8 +27,6 @@ export interface ModeSupport {
   create(context: DataplaneContext): Promise<Dataplane>;
   /** Counters in the kernel that show up as metrics. */
   packetCounters?(): PacketCounters;
-  /** Counters of connections in the mode's rules; undefined = at this level it has none. */
-  connectionCounters?(family: Family, level: CounterLevel): CounterSource | undefined;
 }
 
 const supports: Readonly<Partial<Record<Mode, () => Promise<ModeSupport>>>> = {

@@ -4,6 +4,7 @@
  */
 import type { EndpointSlice, Family, Service } from '../api/objects.ts';
 import type { ConntrackReconciler } from '../conntrack/reconciler.ts';
+import type { CounterSource } from '../dataplane/counts.ts';
 import type { Dataplane } from '../dataplane/dataplane.ts';
 import type { Logger } from '../log/logger.ts';
 import * as trace from '../log/trace.ts';
@@ -97,6 +98,11 @@ export class FamilyProxy {
   /** All routes as of the last sync. Live. */
   get table(): RoutingTable {
     return this.options.tracker.table;
+  }
+
+  /** The mode's counters of connections. */
+  get counters(): CounterSource | undefined {
+    return this.options.dataplane.counters;
   }
 
   /** Known ServiceCIDRs of the family. */

@@ -7,6 +7,7 @@ export function withLocalhostNodePorts(dataplane: Dataplane, nodePorts: Localhos
   return {
     mode: dataplane.mode,
     family: dataplane.family,
+    counters: dataplane.counters,
     start: () => dataplane.start(),
     async sync(request: SyncRequest): Promise<SyncResult> {
       const result = await dataplane.sync(request);

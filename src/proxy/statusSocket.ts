@@ -41,7 +41,7 @@ export interface StatusSocketOptions {
 /** Opens the socket in the background, if there is to be one. */
 export function startSocket(options: StatusSocketOptions): void {
   const { build, status, proxies, unreadable, nodeObject } = options;
-  const { config, mode, health, metrics, log } = build;
+  const { config, health, metrics, log } = build;
   const { serviceCounters, socketPath } = config.extras;
   const counters = new ServiceCounters({
     level: serviceCounters,
@@ -49,7 +49,7 @@ export function startSocket(options: StatusSocketOptions): void {
     families: proxies.map((proxy) => ({
       family: proxy.family,
       table: () => proxy.table,
-      source: mode.connectionCounters?.(proxy.family, serviceCounters),
+      source: proxy.counters,
     })),
   });
   counters.register(metrics.registry);

@@ -48,7 +48,7 @@ function nftablesLines({ options, table }: WantedFamily): Map<ServicePortId, str
     const mirror = new Mirror(layout, options.nodeIP);
     mirror.apply(id, route, {
       add: (name, element) => {
-        if (name === 'sticky-times') return;
+        if (name === 'sticky-times' || name === 'sticky-draws' || name === 'sticky-targets') return;
         const set = layout.sets.get(name)!;
         const text = printElement(set, element);
         own.push(`${name} { ${name.endsWith('sticky-ids') ? text.replace(/ : .*$/, '') : text} }`);

@@ -154,7 +154,7 @@ export interface ChangesDocument {
 /** `/v1/counters` */
 export interface CountersDocument {
   /** Whose counters these are; `none` = this mode, or this level of --service-counters, counts nothing. */
-  readonly source: 'iptables' | 'nftables' | 'none';
+  readonly source: Mode | 'none';
   /** The daemon's start: rules that were there before have counted before. */
   readonly since: string;
   readonly read: string;

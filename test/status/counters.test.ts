@@ -5,8 +5,9 @@ import { Registry } from 'prom-client';
 import { endpointChain, serviceHash } from '../../src/dataplane/iptables/names.ts';
 import { silentLogger } from '../../src/log/logger.ts';
 import { expose } from '../../src/metrics/exposition.ts';
-import { CounterAccumulator, type Reading } from '../../src/status/counters/accumulate.ts';
-import { IptablesCounterReader } from '../../src/status/counters/iptablesCounters.ts';
+import type { Reading } from '../../src/dataplane/counts.ts';
+import { IptablesCounterReader } from '../../src/dataplane/iptables/counts.ts';
+import { CounterAccumulator } from '../../src/status/counters/accumulate.ts';
 import { ServiceCounters, seriesMax } from '../../src/status/counters/serviceCounters.ts';
 import { endpoint, route, table } from './support/routes.ts';
 

@@ -140,8 +140,13 @@ for (const mode of ['iptables', 'nftables']) {
       const second = await freshCounters(cluster);
       assert.equal(connectionsOf(second, id) - connectionsOf(first, id), 6);
       const hits = second.services.find((one) => one.id === id)?.affinityHits;
-      if (mode === 'iptables') assert.equal(hits, 5);
-      else assert.equal(hits, undefined);
+      const hitsBefore = first.services.find((one) => one.id === id)?.affinityHits ?? 0;
+      assert.equal((hits ?? 0) - hitsBefore, 5);
+      const used = second.endpoints.filter((one) => one.id === id && one.connections > 0);
+      assert.deepEqual(
+        used.map(({ connections }) => connections),
+        [6],
+      );
     });
 
     test('the metrics have the same numbers', async () => {

@@ -1,4 +1,5 @@
 /** iptables mode for one family: decides between partial and full syncs, applies documents, watches for other hands. */
+import { iptablesCounters } from './counts.ts';
 import { Iptables, IptablesError, type IptablesOptions } from '../../linux/iptables/iptables.ts';
 import { openFingerprint, type Fingerprint } from '../../linux/iptables/fingerprint.ts';
 import { listLocalAddresses } from '../../linux/addresses.ts';
@@ -58,6 +59,7 @@ const wholeCheckShare = 1 / 20;
 export class IptablesDataplane implements Dataplane {
   readonly mode = 'iptables';
   readonly family: Dataplane['family'];
+  readonly counters = iptablesCounters(() => this.#iptables);
   readonly #options: IptablesDataplaneOptions;
   readonly #deps: IptablesDependencies;
   readonly #log: Logger;

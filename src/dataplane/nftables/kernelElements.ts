@@ -40,6 +40,8 @@ const routeSets: readonly SetName[] = [
   'node-port-sticky-ids',
   'node-port-local-sticky-ids',
   'sticky-times',
+  'sticky-draws',
+  'sticky-targets',
 ];
 
 const NO_BYTES = new Uint8Array(0);
@@ -56,7 +58,8 @@ export class KernelElements implements ElementSink {
   constructor(layout: Layout, sink: ElementSink) {
     this.#sink = sink;
     for (const name of routeSets) {
-      const set = layout.sets.get(name)!;
+      const set = layout.sets.get(name);
+      if (set === undefined) continue;
       this.#tables.set(name, new ElementTable(keyLength(set), valueLength(set)));
     }
   }

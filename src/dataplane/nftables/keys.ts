@@ -89,6 +89,11 @@ export function joinKeys(first: Uint8Array, second: Uint8Array): Uint8Array {
   return bytes;
 }
 
+/** `NUMBER . ADDRESS . PORT`: an endpoint of a service port with affinity. */
+export function targetKey(number: number, address: string, port: number): Uint8Array {
+  return joinKeys(stickyNumber(number), endpointValue(address, port));
+}
+
 /** A number as the kernel keeps packet priorities: 4 bytes, the machine's order. */
 export function stickyNumber(number: number): Uint8Array {
   return Uint8Array.of(number, number >>> 8, number >>> 16, number >>> 24);

@@ -46,7 +46,10 @@ export type SetName =
   | 'node-port-sticky-ids'
   | 'node-port-local-sticky-ids'
   | 'sticky-clients'
-  | 'sticky-times';
+  | 'sticky-times'
+  /** Only where connections are counted. */
+  | 'sticky-draws'
+  | 'sticky-targets';
 
 /** Clients with affinity that are remembered at most, over all services. */
 export const stickyClientsMax = 262_144;
@@ -180,13 +183,23 @@ function makeSets(
     }),
   ];
   if (!allNodeAddresses) sets.push(set(kubeProxy, 'node-addresses', [address]));
+  if (serviceCounters !== 'off') sets.push(set(kubeProxy, 'sticky-draws', ['classid']));
+  if (serviceCounters === 'endpoints')
+    sets.push(set(kubeProxy, 'sticky-targets', ['classid', address, 'inet_service']));
   const counted = countedSets[serviceCounters];
   return new Map(
     sets.map((one) => [one.name as SetName, counted.includes(one.name) ? withCounter(one) : one]),
   );
 }
 
-const dispatching = ['frontends', 'node-ports', 'unserved', 'unserved-node-ports'];
+const dispatching = [
+  'frontends',
+  'node-ports',
+  'unserved',
+  'unserved-node-ports',
+  'sticky-times',
+  'sticky-draws',
+];
 const countedSets: Readonly<Record<'off' | 'services' | 'endpoints', readonly string[]>> = {
   off: [],
   services: dispatching,
@@ -196,6 +209,7 @@ const countedSets: Readonly<Record<'off' | 'services' | 'endpoints', readonly st
     'local-endpoints',
     'node-port-endpoints',
     'node-port-local-endpoints',
+    'sticky-targets',
   ],
 };
 

@@ -7,8 +7,8 @@ import { commentMax } from '../../linux/netlink/nftables/userdata.ts';
 import { cidrRange } from '../../services/ip.ts';
 import type { Endpoint, Route, ServicePortId } from '../../services/types.ts';
 import { ChainPool } from './chainPool.ts';
-import { addressKey, endpointValue, hairpinKey, joinKeys, slotKey, stickyNumber } from './keys.ts';
-import type { Layout, SetName } from './layout.ts';
+import { addressKey, endpointValue, hairpinKey, joinKeys, slotKey, stickyNumber, targetKey } from './keys.ts';
+import { isCounted, type Layout, type SetName } from './layout.ts';
 import { recordingChains } from './serviceChains.ts';
 import { assignSlots } from './slots.ts';
 import { allowedSources, setsOf, targetsOf, type Target } from './targets.ts';
@@ -54,6 +54,8 @@ export class Mirror {
   /** Numbers from here on are free. */
   nextNumber = firstNumber;
   readonly #nodeIP: string;
+  readonly #counts: boolean;
+  readonly #countsTargets: boolean;
   readonly #entries = new Map<ServicePortId, Entry>();
   /** How many service ports have a cluster IP. */
   readonly #virtualIPs = new Map<string, number>();
@@ -63,6 +65,8 @@ export class Mirror {
   constructor(layout: Layout, nodeIP: string) {
     this.chains = new ChainPool(layout);
     this.#nodeIP = nodeIP;
+    this.#counts = isCounted(layout.sets.get('unserved')!);
+    this.#countsTargets = layout.sets.has('sticky-targets');
   }
 
   get entries(): ReadonlyMap<ServicePortId, Entry> {
@@ -114,6 +118,7 @@ export class Mirror {
     this.#virtualIP(before?.route.port.clusterIP ?? '', route?.port.clusterIP ?? '', sink);
     this.#hairpin(before?.route, route, sink);
     this.#stickyTimes(before, entry, sink);
+    if (this.#countsTargets) stickyTargets(before, entry, sink);
     if (before !== undefined) this.#forget(before, entry);
   }
 
@@ -168,7 +173,9 @@ export class Mirror {
     }
     const oldUnserved = old?.unserved ?? '';
     const newUnserved = now?.unserved ?? '';
-    if (oldUnserved !== newUnserved) {
+    // What counts refusals counts one kind of them: of those who were sent to a chain, or of all.
+    const otherKind = this.#counts && (oldChain === '') !== (newChain === '');
+    if (oldUnserved !== newUnserved || (otherKind && newUnserved !== '')) {
       if (oldUnserved !== '') sink.remove(sets.unserved, { key });
       if (newUnserved !== '') {
         const comment = commentOf(entry!.route);
@@ -276,11 +283,13 @@ export class Mirror {
         this.chains.acquire(chain);
         const comment = commentOf(entry!.route);
         sink.add('sticky-times', { key: stickyNumber(now), verdict: { code: 'goto', chain }, comment });
+        if (this.#counts && old !== now) sink.add('sticky-draws', { key: stickyNumber(now), comment });
       }
       if (old !== 0) {
         for (const name of recordingChains) this.chains.release(name);
         this.chains.release(`sticky-time-${oldTime}`);
         sink.remove('sticky-times', { key: stickyNumber(old) });
+        if (this.#counts && old !== now) sink.remove('sticky-draws', { key: stickyNumber(old) });
       }
     }
   }
@@ -342,6 +351,23 @@ function numbers(set: SetName, key: Uint8Array, before: number, now: number, sin
   if (before === now) return;
   if (before !== 0) sink.remove(set, { key });
   if (now !== 0) sink.add(set, { key, data: stickyNumber(now) });
+}
+
+/** Where clients with affinity are counted: each list's endpoints under its number. */
+function stickyTargets(before: Entry | undefined, entry: Entry | undefined, sink: ElementSink): void {
+  for (const [list, number] of [
+    ['cluster', 'clusterNumber'],
+    ['local', 'localNumber'],
+  ] as const) {
+    const old = before?.[number] ?? 0;
+    const now = entry?.[number] ?? 0;
+    const had = new Map(old === 0 ? [] : before![list].map((endpoint) => [endpoint.key, endpoint]));
+    for (const endpoint of now === 0 ? NO_ENDPOINTS : entry![list]) {
+      if (old === now && had.delete(endpoint.key)) continue;
+      sink.add('sticky-targets', { key: targetKey(now, endpoint.ip, endpoint.port) });
+    }
+    for (const { ip, port } of had.values()) sink.remove('sticky-targets', { key: targetKey(old, ip, port) });
+  }
 }
 
 /** Endpoints on this node by what tells them apart over all service ports. */

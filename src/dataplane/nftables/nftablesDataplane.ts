@@ -8,6 +8,7 @@ import { NftSocket } from '../../linux/netlink/nftables/socket.ts';
 import { NETLINK_NETFILTER, NetlinkSocket } from '../../linux/netlink/socket.ts';
 import type { Logger } from '../../log/logger.ts';
 import type { Dataplane, DataplaneEvents, DataplaneReport, SyncRequest, SyncResult } from '../dataplane.ts';
+import { NftablesCounts } from './counts.ts';
 import { intervalElements, nodeAddressElements, sameElements } from './fixedSets.ts';
 import { makeLayout, type Layout, type NftablesOptions, type SetName } from './layout.ts';
 import { Mirror, type Forgotten } from './mirror.ts';
@@ -58,12 +59,16 @@ export class NftablesDataplane implements Dataplane {
   readonly #layout: Layout;
   readonly #removesChainsAtOnce: boolean;
   readonly #batch = new Batch();
+  /** Undefined where nothing is counted. */
+  readonly counters: NftablesCounts | undefined;
   #nft: NftSocket | undefined;
   #reader: NetlinkSocket | undefined;
   #watch: TableWatch | undefined;
   #unwatchAddresses: (() => void) | undefined;
   /** Undefined before the first sync and after a failed one: the next sync is a full one. */
   #mirror: Mirror | undefined;
+  /** The last mirror there was, for whoever reads counters while it is made anew. */
+  #counted: Mirror | undefined;
   #serviceCIDRs: readonly Element[] = [];
   /** What they were made of: the same list again needs no look. */
   #serviceCIDRTexts: readonly string[] | undefined;
@@ -93,6 +98,13 @@ export class NftablesDataplane implements Dataplane {
     this.#removesChainsAtOnce = deps.removesChainsAtOnce ?? kernelIsAtLeast(6, 2);
     // Fails here and not in a sync if the local detector cannot be a rule.
     this.#layout = makeLayout(options);
+    if ((options.serviceCounters ?? 'off') !== 'off') {
+      this.counters = new NftablesCounts({
+        layout: this.#layout,
+        mirror: () => this.#counted,
+        drain: () => this.#watch?.drain(),
+      });
+    }
   }
 
   /** Sockets are opened before this returns, in the network namespace of the thread. */
@@ -107,6 +119,7 @@ export class NftablesDataplane implements Dataplane {
         nft.portId,
         () => nft.generation().id,
         (change) => this.#foreignChange(change),
+        this.counters === undefined ? undefined : (message) => this.counters?.takeRemoval(message),
       );
       if (!this.#layout.allNodeAddresses) {
         const watch = this.#deps.watchAddresses ?? watchAddresses;
@@ -161,14 +174,17 @@ export class NftablesDataplane implements Dataplane {
 
   /** Nothing in here waits: the change is in force when it returns. */
   #syncPartial(mirror: Mirror, request: SyncRequest): void {
-    let plan = new Plan();
+    const { counters } = this;
+    let plan = new Plan(counters);
     for (const change of request.changes.changes) {
+      counters?.changing(mirror.entries.get(change.id));
       mirror.apply(change.id, change.after, plan);
       // Half a cluster at once: others want to get at the kernel as well.
       if (plan.size < transactionMax) continue;
       this.#commitPlan(mirror, plan);
-      plan = new Plan();
+      plan = new Plan(counters);
     }
+    counters?.changing(undefined);
     if (request.serviceCIDRs !== this.#serviceCIDRTexts) {
       const serviceCIDRs = intervalElements(request.serviceCIDRs);
       this.#planFixed('service-cidrs', this.#serviceCIDRs, serviceCIDRs, plan);
@@ -232,6 +248,7 @@ export class NftablesDataplane implements Dataplane {
       throw new Error('nftables mode: sync before start');
     watch.drain();
     watch.foreign = undefined;
+    this.counters?.forgetPlans();
     this.#comparing = true;
     try {
       await this.#compare(request, nft, watch, reader);
@@ -271,6 +288,7 @@ export class NftablesDataplane implements Dataplane {
     watch.drain();
     if (watch.foreign !== undefined) throw new ForeignChange(watch.foreign);
     this.#mirror = mirror;
+    this.#counted = mirror;
   }
 
   /** One transaction, made for the ruleset as we know it. Throws ForeignChange if our table is no more as we know it. */

@@ -2,6 +2,7 @@
 import { release } from 'node:os';
 import type { Batch } from '../../linux/netlink/nftables/batch.ts';
 import type { Element } from '../../linux/netlink/nftables/objects.ts';
+import type { NftablesCounts } from './counts.ts';
 import type { Layout, SetName } from './layout.ts';
 import type { ElementSink } from './mirror.ts';
 
@@ -11,6 +12,12 @@ export class Plan implements ElementSink {
   #forgotten: readonly Element[] = [];
   /** Elements added and removed. */
   size = 0;
+  readonly #counts: NftablesCounts | undefined;
+
+  /** @param counts told of each element that goes */
+  constructor(counts?: NftablesCounts) {
+    this.#counts = counts;
+  }
 
   add(set: SetName, element: Element): void {
     push(this.#added, set, element);
@@ -19,6 +26,7 @@ export class Plan implements ElementSink {
 
   remove(set: SetName, element: Element): void {
     push(this.#removed, set, element);
+    this.#counts?.removing(set, element.key);
     this.size++;
   }
 

@@ -108,7 +108,9 @@ function stickyChain(
     { kind: 'set meta', key: 'priority', source: 1 },
   ];
   const again = statement.dnatToMap(family, [meta.priority, meta.l4proto, selectors.saddr], 'sticky-clients');
-  return make(layout, name, [[number], [again], [statement.goTo(pick)]], [pick]);
+  // Counts, and nothing else: who got here was not remembered.
+  const draw = layout.sets.has('sticky-draws') ? [[statement.inSet([meta.priority], 'sticky-draws')]] : [];
+  return make(layout, name, [[number], [again], ...draw, [statement.goTo(pick)]], [pick]);
 }
 
 function externalChain(layout: Layout, name: string, target: string): ServiceChain {
@@ -147,7 +149,9 @@ function timeChain(layout: Layout, name: string, seconds: number): ServiceChain 
     { kind: 'immediate', register: 1, data: { value: new Uint8Array(4) } },
     { kind: 'set meta', key: 'priority', source: 1 },
   ];
-  return make(layout, name, [[translated, record], [takeOff]]);
+  const target = statement.inSet([meta.priority, selectors.daddr, th.dport], 'sticky-targets');
+  const count = layout.sets.has('sticky-targets') ? [[translated, target]] : [];
+  return make(layout, name, [[translated, record], ...count, [takeOff]]);
 }
 
 function recordingChain({ table }: Layout, name: string): ServiceChain {

@@ -11,6 +11,7 @@ import { NETLINK_NETFILTER, NetlinkSocket } from '../../linux/netlink/socket.ts'
 
 /** NFNLGRP_NFTABLES is 7. */
 const eventGroups = 1 << 6;
+const deleteElement = (NFNL_SUBSYS_NFTABLES << 8) | messageTypes.deleteSetElement;
 const newGeneration = (NFNL_SUBSYS_NFTABLES << 8) | messageTypes.newGeneration;
 /** NFTA_TABLE_NAME, and the table's name in chains, rules, sets and elements. */
 const tableAttribute = 1;
@@ -27,6 +28,7 @@ export class TableWatch {
   readonly #table: TableName;
   readonly #ownPort: number;
   readonly #onForeign: (change: ForeignTransaction) => void;
+  readonly #onOwnRemoval: ((message: Message) => void) | undefined;
   /** Changes of a foreign transaction whose end, which names the process, has not come yet. */
   #unfinished: { readonly what: string; readonly object: ChangeByOthers['object'] } | undefined;
   #unfinishedChanges = 0;
@@ -41,16 +43,19 @@ export class TableWatch {
    * @param ownPort port id of the socket that commits our transactions
    * @param generation reads the ruleset's generation; called once, when the watch listens already
    * @param onForeign told at the end of each foreign transaction that changed our table
+   * @param onOwnRemoval told of elements that transactions of ours removed, as the kernel announces them
    */
   constructor(
     table: TableName,
     ownPort: number,
     generation: () => number,
     onForeign: (change: ForeignTransaction) => void,
+    onOwnRemoval?: (message: Message) => void,
   ) {
     this.#table = table;
     this.#ownPort = ownPort;
     this.#onForeign = onForeign;
+    this.#onOwnRemoval = onOwnRemoval;
     this.generation = generation();
     this.#socket.subscribe(
       (message) => this.#take(message),
@@ -81,7 +86,11 @@ export class TableWatch {
       this.#end(processName === '' ? '' : `${processName} (pid ${processId})`);
       return;
     }
-    if (message.portId === this.#ownPort || !this.#concerns(message)) return;
+    if (message.portId === this.#ownPort) {
+      if (message.type === deleteElement) this.#onOwnRemoval?.(message);
+      return;
+    }
+    if (!this.#concerns(message)) return;
     const event = readEvent(message);
     if (event === undefined || event.kind === 'generation') return;
     this.#unfinishedChanges++;

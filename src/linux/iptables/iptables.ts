@@ -138,6 +138,13 @@ export class Iptables {
     return rules;
   }
 
+  /** Hands every line of `iptables-save -c -t TABLE` to `onLine`. Commands do not wait for it, nor it for them. */
+  async saveCounted(table: Table, onLine: (line: string) => void): Promise<void> {
+    const argv = [...this.#prefix(), `${this.#program}-save`, '-c', '-t', table];
+    const result = await run(argv, { ...this.#env(), onLine });
+    if (result.code !== 0) throw new IptablesError(`${this.#program}-save -c -t ${table}`, result);
+  }
+
   async deleteChain(table: Table, chain: string): Promise<boolean> {
     const result = await this.#command(['-X', chain, '-t', table]);
     if (result.code === 0) return true;

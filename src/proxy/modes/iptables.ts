@@ -7,7 +7,6 @@ import { AccountingCounters } from '../../linux/netlink/nfacct.ts';
 import { allowLocalnetRouting } from '../../linux/sysctl.ts';
 import type { PacketCounters } from '../../metrics/metrics.ts';
 import { containsIPv4Loopback } from '../../services/nodePortAddresses.ts';
-import { iptablesCounters } from '../../status/counters/iptablesCounters.ts';
 import type { ModeSupport } from '../dataplanes.ts';
 
 /** The longest interval a timer takes, 24 days: milliseconds. */
@@ -42,8 +41,6 @@ export const iptablesMode: ModeSupport = {
   },
 
   packetCounters,
-
-  connectionCounters: (family) => iptablesCounters(family),
 };
 
 /** IPv6 is compiled in and not switched off. */

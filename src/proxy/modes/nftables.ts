@@ -3,7 +3,6 @@ import { NftablesDataplane } from '../../dataplane/nftables/nftablesDataplane.ts
 import { canUseNftables, probe } from '../../dataplane/nftables/probe.ts';
 import { LocalhostNodePorts } from '../../dataplane/userspace/localhostNodePorts.ts';
 import { NftSocket } from '../../linux/netlink/nftables/socket.ts';
-import { nftablesCounters } from '../../status/counters/nftablesCounters.ts';
 import type { ModeSupport } from '../dataplanes.ts';
 import { withLocalhostNodePorts } from '../localhostNodePorts.ts';
 import { processSockets } from '../socketBudget.ts';
@@ -36,6 +35,4 @@ export const nftablesMode: ModeSupport = {
     const nodePorts = new LocalhostNodePorts({ family, sockets, report, udpIdleTimeout, log });
     return Promise.resolve(withLocalhostNodePorts(dataplane, nodePorts));
   },
-
-  connectionCounters: (family, level) => (level === 'off' ? undefined : nftablesCounters(family, level)),
 };

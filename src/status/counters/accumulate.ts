@@ -1,32 +1,11 @@
 /**
  * From counters that start anew whenever their rule is written anew to totals that only grow. Pure.
  *
- * What a rule counted between the last reading and its replacement is lost: there is nobody to ask. Counts are
- * therefore read as often as they are asked for, and a total is at most as much too small as passed in between.
+ * Where a mode reads counters a last time before they go, nothing is lost. Elsewhere, what a rule counted between the
+ * last reading and its replacement is: a total is at most as much too small as passed in between.
  */
 import type { Family } from '../../api/objects.ts';
-import type { ServicePortId } from '../../services/types.ts';
-import type { RefusalReason } from '../documents.ts';
-
-export type Meaning =
-  | { readonly kind: 'service'; readonly id: ServicePortId }
-  | { readonly kind: 'endpoint'; readonly id: ServicePortId; readonly endpoint: string }
-  | { readonly kind: 'affinity'; readonly id: ServicePortId }
-  | {
-      readonly kind: 'refused';
-      readonly reason: RefusalReason;
-      readonly verdict: 'reject' | 'drop';
-      readonly id: ServicePortId | undefined;
-    }
-  | { readonly kind: 'masqueraded' };
-
-/** One counter of the kernel. */
-export interface Reading {
-  /** The rule or element, and everything that makes it this one: another text is another counter. */
-  readonly rule: string;
-  readonly meaning: Meaning;
-  readonly packets: number;
-}
+import type { Meaning, Reading } from '../../dataplane/counts.ts';
 
 export interface Total {
   readonly family: Family;
@@ -36,25 +15,42 @@ export interface Total {
 
 export class CounterAccumulator {
   readonly #family: Family;
+  readonly #tellsLast: boolean;
   #last = new Map<string, number>();
+  /** With `tellsLast`: those that were in the reading before the last one, and not in the last. */
+  #missing = new Map<string, number>();
   readonly #totals = new Map<string, Total>();
 
-  constructor(family: Family) {
+  /** @param tellsLast as CounterSource has it: a counter is given up only when it was missing twice */
+  constructor(family: Family, tellsLast = false) {
     this.#family = family;
+    this.#tellsLast = tellsLast;
   }
 
   /** Takes one whole reading: rules that are not in it are gone, and begin at 0 if they come back. */
   take(readings: Iterable<Reading>): void {
+    const before = this.#last;
     const seen = new Map<string, number>();
-    for (const { rule, meaning, packets } of readings) {
-      // The same rule may stand in a chain twice.
-      const doubled = seen.get(rule);
-      seen.set(rule, (doubled ?? 0) + packets);
+    for (const { rule, meaning, packets, last: isLast } of readings) {
       const key = keyOf(meaning);
       let total = this.#totals.get(key);
       if (total === undefined) this.#totals.set(key, (total = { family: this.#family, meaning, packets: 0 }));
-      const last = doubled === undefined ? (this.#last.get(rule) ?? 0) : 0;
-      total.packets += packets >= last ? packets - last : packets;
+      const inThis = seen.get(rule);
+      const known = before.get(rule) ?? this.#missing.get(rule) ?? 0;
+      if (isLast === true) {
+        total.packets += grown(inThis ?? known, packets);
+        seen.delete(rule);
+        before.delete(rule);
+        this.#missing.delete(rule);
+        continue;
+      }
+      // The same rule may stand in a chain twice.
+      total.packets += grown(inThis === undefined ? known : 0, packets);
+      seen.set(rule, (inThis ?? 0) + packets);
+    }
+    if (this.#tellsLast) {
+      this.#missing.clear();
+      for (const [rule, packets] of before) if (!seen.has(rule)) this.#missing.set(rule, packets);
     }
     this.#last = seen;
   }
@@ -69,16 +65,20 @@ export class CounterAccumulator {
   }
 }
 
+/** A counter that is less than it was began anew. */
+function grown(before: number, now: number): number {
+  return now >= before ? now - before : now;
+}
+
 function keyOf(meaning: Meaning): string {
   switch (meaning.kind) {
-    case 'service':
-    case 'affinity':
-      return `${meaning.kind} ${meaning.id}`;
     case 'endpoint':
       return `endpoint ${meaning.id} ${meaning.endpoint}`;
     case 'refused':
       return `refused ${meaning.reason} ${meaning.verdict} ${meaning.id ?? ''}`;
     case 'masqueraded':
       return 'masqueraded';
+    default:
+      return `${meaning.kind} ${meaning.id}`;
   }
 }

@@ -1,6 +1,7 @@
 /** The daemon's counts of connections: read from the kernel when somebody asks, never on their own. */
 import { Counter, type Registry } from 'prom-client';
 import type { Family } from '../../api/objects.ts';
+import type { CounterSource, Meaning } from '../../dataplane/counts.ts';
 import type { Logger } from '../../log/logger.ts';
 import type { Endpoint, Route, RoutingTable, ServicePortId } from '../../services/types.ts';
 import type {
@@ -11,8 +12,7 @@ import type {
   ServiceCount,
   ServiceLabels,
 } from '../documents.ts';
-import { CounterAccumulator, type Meaning, type Total } from './accumulate.ts';
-import type { CounterSource } from './source.ts';
+import { CounterAccumulator, type Total } from './accumulate.ts';
 
 /** Time series of one metric, whatever the cluster: the rest is added up under `other`. */
 export const seriesMax = 20_000;
@@ -39,6 +39,9 @@ interface FamilyCounts extends CountedFamily {
   /** By service port, over all its endpoints, those that are gone too. */
   readonly sums: Map<ServicePortId, number>;
   readonly lastOfEndpoint: Map<string, number>;
+  /** What was said last: sums and differences of counters that are read one after the other may step back. */
+  readonly saidConnections: Map<ServicePortId, number>;
+  readonly saidHits: Map<ServicePortId, number>;
 }
 
 export class ServiceCounters {
@@ -57,9 +60,11 @@ export class ServiceCounters {
     this.#since = new Date(this.#now()).toISOString();
     this.#families = options.families.map((one) => ({
       ...one,
-      counts: new CounterAccumulator(one.family),
+      counts: new CounterAccumulator(one.family, one.source?.tellsLast),
       sums: new Map(),
       lastOfEndpoint: new Map(),
+      saidConnections: new Map(),
+      saidHits: new Map(),
     }));
   }
 
@@ -93,20 +98,19 @@ export class ServiceCounters {
     const endpoints: EndpointCount[] = [];
     const refused: RefusedCount[] = [];
     const masqueraded: { family: Family; connections: number }[] = [];
-    for (const { family, table, counts, sums } of this.#families) {
+    for (const { family, table, counts, sums, saidConnections, saidHits } of this.#families) {
       const { routes } = table();
-      const affinity = new Map<ServicePortId, number>();
-      for (const { meaning, packets } of counts.totals())
-        if (meaning.kind === 'affinity') affinity.set(meaning.id, packets);
-      for (const [id, connections] of sums) {
+      const { turnedAway, hits } = partsOf(counts.totals());
+      for (const [id, counted] of sums) {
         const route = routes.get(id);
         if (route === undefined) continue;
-        const affinityHits = affinity.get(id);
-        services.push({
-          ...labelsOf(route),
-          connections,
-          ...(affinityHits === undefined ? {} : { affinityHits }),
-        });
+        const connections = neverLess(saidConnections, id, counted - (turnedAway.get(id) ?? 0));
+        const found = hits.get(id);
+        const affinityHits = found === undefined ? undefined : neverLess(saidHits, id, found);
+        const one = labelsOf(route);
+        services.push(
+          affinityHits === undefined ? { ...one, connections } : { ...one, connections, affinityHits },
+        );
       }
       const known = new EndpointIndex(routes);
       for (const { meaning, packets } of counts.totals()) {
@@ -241,7 +245,7 @@ export class ServiceCounters {
 }
 
 /** Where service ports are not counted themselves, their endpoints' counts are added up, those of gone ones kept. */
-function addUp({ counts, sums, lastOfEndpoint, table }: FamilyCounts): void {
+function addUp({ counts, sums, lastOfEndpoint, saidConnections, saidHits, table }: FamilyCounts): void {
   const { routes } = table();
   const counted = new Set<ServicePortId>();
   for (const { meaning, packets } of counts.totals()) {
@@ -258,7 +262,38 @@ function addUp({ counts, sums, lastOfEndpoint, table }: FamilyCounts): void {
     if (gone(meaning)) lastOfEndpoint.delete(`${meaning.id} ${meaning.endpoint}`);
   }
   counts.prune((meaning) => !gone(meaning));
-  for (const id of sums.keys()) if (!routes.has(id)) sums.delete(id);
+  for (const byService of [sums, saidConnections, saidHits])
+    for (const id of byService.keys()) if (!routes.has(id)) byService.delete(id);
+}
+
+/** What is taken off from connections, and what affinity found, by service port. */
+function partsOf(totals: Iterable<Total>): {
+  readonly turnedAway: ReadonlyMap<ServicePortId, number>;
+  readonly hits: ReadonlyMap<ServicePortId, number>;
+} {
+  const turnedAway = new Map<ServicePortId, number>();
+  const hits = new Map<ServicePortId, number>();
+  for (const { meaning, packets } of totals) {
+    switch (meaning.kind) {
+      case 'turnedAway':
+        turnedAway.set(meaning.id, packets);
+        break;
+      case 'affinity':
+      case 'affinityAsked':
+        hits.set(meaning.id, (hits.get(meaning.id) ?? 0) + packets);
+        break;
+      case 'affinityMissed':
+        hits.set(meaning.id, (hits.get(meaning.id) ?? 0) - packets);
+        break;
+    }
+  }
+  return { turnedAway, hits };
+}
+
+function neverLess(said: Map<ServicePortId, number>, id: ServicePortId, now: number): number {
+  const most = Math.max(said.get(id) ?? 0, now);
+  said.set(id, most);
+  return most;
 }
 
 function addEndpoint(

@@ -2,7 +2,9 @@
  * iptables mode: every rule has a counter anyway. Rules of table nat see first packets only, so the count of an
  * endpoint's DNAT rule is its new connections, and nothing is paid for established ones.
  */
-import type { Family } from '../../api/objects.ts';
+import type { Iptables } from '../../linux/iptables/iptables.ts';
+import type { Route, RoutingTable, ServicePortId } from '../../services/types.ts';
+import { refused, type CounterSource, type Meaning, type Reading } from '../counts.ts';
 import {
   endpointChain,
   externalServicesChain,
@@ -10,12 +12,7 @@ import {
   postroutingChain,
   proxyFirewallChain,
   servicesChain,
-} from '../../dataplane/iptables/names.ts';
-import { run } from '../../linux/exec.ts';
-import type { Route, RoutingTable, ServicePortId } from '../../services/types.ts';
-import type { RefusalReason } from '../documents.ts';
-import type { Meaning, Reading } from './accumulate.ts';
-import type { CounterSource } from './source.ts';
+} from './names.ts';
 
 interface ChainOwner {
   readonly id: ServicePortId;
@@ -84,15 +81,10 @@ export class IptablesCounterReader {
 }
 
 function refusal(chain: string, rule: string): Meaning | undefined {
-  const verdict = / -j (REJECT|DROP)\b/.exec(rule)?.[1] === 'REJECT' ? 'reject' : 'drop';
-  if (!/ -j (?:REJECT|DROP)\b/.test(rule)) return undefined;
-  const refused = (reason: RefusalReason, id?: ServicePortId): Meaning => ({
-    kind: 'refused',
-    reason,
-    verdict,
-    id,
-  });
-  if (chain === firewallChain) return rule.includes('127.0.0.0/8') ? refused('localnet') : undefined;
+  const target = / -j (REJECT|DROP)\b/.exec(rule)?.[1];
+  if (target === undefined) return undefined;
+  const verdict = target === 'REJECT' ? 'reject' : 'drop';
+  if (chain === firewallChain) return rule.includes('127.0.0.0/8') ? refused('localnet', verdict) : undefined;
   if (chain !== servicesChain && chain !== externalServicesChain && chain !== proxyFirewallChain)
     return undefined;
   const said = /--comment "([^" ]+) (has no endpoints|has no local endpoints|traffic not accepted)/.exec(
@@ -102,24 +94,20 @@ function refusal(chain: string, rule: string): Meaning | undefined {
   if (said === null || protocol === undefined) return undefined;
   const [, name = '', why = ''] = said;
   const id = `${name.includes(':') ? name : `${name}:`}/${protocol}`;
-  if (why === 'has no endpoints') return refused('no_endpoints', id);
-  return refused(why === 'has no local endpoints' ? 'no_local_endpoints' : 'source_range', id);
+  if (why === 'has no endpoints') return refused('no_endpoints', verdict, id);
+  return refused(why === 'has no local endpoints' ? 'no_local_endpoints' : 'source_range', verdict, id);
 }
 
-export function iptablesCounters(family: Family): CounterSource {
-  const program = family === 'IPv6' ? 'ip6tables-save' : 'iptables-save';
+/** @param iptables undefined before the start, and nothing is counted */
+export function iptablesCounters(iptables: () => Iptables | undefined): CounterSource {
   return {
     name: 'iptables',
     notes: [],
     async read(table) {
+      const programs = iptables();
       const reader = new IptablesCounterReader(table);
-      for (const name of ['nat', 'filter']) {
-        const { code, stderr } = await run([program, '-c', '-t', name], {
-          onLine: (line) => reader.line(line),
-        });
-        if (code !== 0)
-          throw new Error(`${program} -c -t ${name} ended with ${code}: ${stderr.trim() || 'no message'}`);
-      }
+      for (const name of ['nat', 'filter'] as const)
+        await programs?.saveCounted(name, (line) => reader.line(line));
       return reader.readings;
     },
   };

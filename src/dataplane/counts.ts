@@ -1,0 +1,49 @@
+/** What every mode's counters of connections say, and how they are asked. */
+import type { RoutingTable, ServicePortId } from '../services/types.ts';
+import type { RefusalReason } from '../status/documents.ts';
+import type { Mode } from './dataplane.ts';
+
+/** What a packet was that a counter has counted: the first one of a connection, or of a try at one. */
+export type Meaning =
+  | { readonly kind: 'service'; readonly id: ServicePortId }
+  /** Of those of `service`: what was refused further on after all. */
+  | { readonly kind: 'turnedAway'; readonly id: ServicePortId }
+  | { readonly kind: 'endpoint'; readonly id: ServicePortId; readonly endpoint: string }
+  /** Drawn for a client with affinity, by modes that count those of endpoints elsewhere. */
+  | { readonly kind: 'drawn'; readonly id: ServicePortId }
+  /** Sent to the endpoint of before. */
+  | { readonly kind: 'affinity'; readonly id: ServicePortId }
+  /** For modes that count what affinity was asked for, and what it knew no endpoint for: the rest are hits. */
+  | { readonly kind: 'affinityAsked' | 'affinityMissed'; readonly id: ServicePortId }
+  | {
+      readonly kind: 'refused';
+      readonly reason: RefusalReason;
+      readonly verdict: 'reject' | 'drop';
+      readonly id: ServicePortId | undefined;
+    }
+  | { readonly kind: 'masqueraded' };
+
+/** One counter. */
+export interface Reading {
+  /** The rule or element, and everything that makes it this one: another text is another counter. */
+  readonly rule: string;
+  readonly meaning: Meaning;
+  readonly packets: number;
+  /** The counter is gone, and this was its last word. */
+  readonly last?: true;
+}
+
+/** Where counts come from: one for each mode and family. */
+export interface CounterSource {
+  readonly name: Mode;
+  /** What its numbers leave out, in sentences. */
+  readonly notes: readonly string[];
+  /** Each counter that goes is read a last time: one that is not in a reading and had no last word may be there all the same. */
+  readonly tellsLast?: true;
+  /** Reads every counter there is, in the order in which they were read. Rejects if the kernel cannot be asked. */
+  read(table: RoutingTable): Promise<Reading[]>;
+}
+
+export function refused(reason: RefusalReason, verdict: 'reject' | 'drop', id?: ServicePortId): Meaning {
+  return { kind: 'refused', reason, verdict, id };
+}
