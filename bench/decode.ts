@@ -6,10 +6,10 @@
  *     node --import tsx bench/decode.ts [services [endpoints]]      (default 10000 10)
  */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { makeOwnedDirectory } from '../src/lab/net/ownedDirectory.ts';
 import { objectKey } from '../src/api/objects.ts';
 import type { ApiObject, Kind } from '../src/api/objects.ts';
 import { encodeList, encodeWatchFrame } from '../src/api/protobuf/encode.ts';
@@ -204,7 +204,7 @@ function main(): void {
   }
   const count = Number(mode);
   const endpoints = Number(second);
-  const folder = mkdtempSync(join(tmpdir(), 'bench-decode-'));
+  const folder = makeOwnedDirectory('bench-decode');
   try {
     const services = Array.from({ length: count }, (_, i) => service(i));
     const slices = Array.from({ length: count }, (_, i) => slice(i, endpoints));

@@ -6,7 +6,6 @@
  */
 import { spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { EndpointSlice, Service } from '../src/api/objects.ts';
@@ -16,6 +15,7 @@ import { IptablesDataplane } from '../src/dataplane/iptables/iptablesDataplane.t
 import { nftLimits, planPartial } from '../src/dataplane/iptables/partialPlan.ts';
 import { settingsOf } from '../src/dataplane/iptables/settings.ts';
 import { nodePortTail } from '../src/dataplane/iptables/staticRules.ts';
+import { makeOwnedDirectory } from '../src/lab/net/ownedDirectory.ts';
 import { silentLogger } from '../src/log/logger.ts';
 import { RouteTracker } from '../src/services/routeTracker.ts';
 import { port, service, slice, slicePort } from '../test/services/build.ts';
@@ -31,7 +31,7 @@ const { values, positionals } = parseArgs({
 });
 
 if (process.env['POINTSMAN_BENCH_INSIDE'] === undefined) {
-  const lock = join(tmpdir(), `pointsman-bench-${process.pid}.lock`);
+  const directory = makeOwnedDirectory('bench');
   const inside = spawnSync(
     'unshare',
     ['--net', process.execPath, ...process.execArgv, ...process.argv.slice(1)],
@@ -40,11 +40,11 @@ if (process.env['POINTSMAN_BENCH_INSIDE'] === undefined) {
       env: {
         ...process.env,
         POINTSMAN_BENCH_INSIDE: '1',
-        XTABLES_LOCKFILE: lock,
+        XTABLES_LOCKFILE: join(directory, 'xtables.lock'),
       },
     },
   );
-  rmSync(lock, { force: true });
+  rmSync(directory, { recursive: true });
   process.exit(inside.status ?? 1);
 }
 

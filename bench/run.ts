@@ -7,10 +7,10 @@
  *                    [--proxy 'kube-proxy --config={config}'] [--connections] [--json]
  */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { makeOwnedDirectory } from '../src/lab/net/ownedDirectory.ts';
 import { splitCommand } from '../src/lab/scenario/proxyProcess.ts';
 import { measure, type Plan, type Result } from './cluster/measure.ts';
 import { median } from './cluster/statistics.ts';
@@ -79,7 +79,7 @@ function medianRun(results: readonly Result[]): Result {
   return found;
 }
 
-const directory = mkdtempSync(join(tmpdir(), 'pointsman-bench-build-'));
+const directory = makeOwnedDirectory('bench-build');
 const { mode } = values;
 let stage: Stage | undefined;
 try {

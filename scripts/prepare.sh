@@ -20,7 +20,7 @@ build_stale() { stale dist/main.js src package.json scripts/build.mjs; }
 quietly() {
   what=$1
   shift
-  output=$(mktemp)
+  output=.prepare.log
   if "$@" >"$output" 2>&1 9>&-; then
     rm -f "$output"
   else
@@ -51,7 +51,8 @@ fi
 if build_stale; then
   say 'building ...'
   # What is edited while the build runs has to count as newer than the build.
-  started=$(mktemp)
+  started=.prepare.started
+  : >"$started"
   quietly 'the build' node scripts/build.mjs
   touch -r "$started" dist/main.js
   rm -f "$started"

@@ -1,8 +1,8 @@
 /** The machine of the benchmark: the lab's network with one node, the API server and the watcher as own processes. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { LabNetwork } from '../../src/lab/net/network.ts';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { apiAddresses } from '../../src/lab/net/layout.ts';
 import { Peer } from './channel.ts';
 
@@ -21,7 +21,7 @@ export interface StageOptions {
 
 export class Stage {
   readonly network = new LabNetwork({ nodes: 1 }, [serverPod, clientPod]);
-  readonly directory = mkdtempSync(join(tmpdir(), 'pointsman-bench-'));
+  readonly directory = makeOwnedDirectory('bench');
   readonly api: Peer;
   readonly watcher: Peer;
   readonly config = join(this.directory, 'config.conf');

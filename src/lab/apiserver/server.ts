@@ -1,12 +1,11 @@
 /** The embedded API server: starts it, tells how to reach it, stops it. */
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { createServer as createHttpServer, type Server } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import { isIPv6, type AddressInfo, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { startControllers, type ControllerOptions, type Controllers } from '../controllers/controllers.ts';
+import { makeOwnedDirectory } from '../net/ownedDirectory.ts';
 import { formatIp, parseCidr } from './addresses.ts';
 import { makeAuthenticator, type User } from './auth.ts';
 import { kubeconfigText, makeCertificates, type Certificates } from './certificates.ts';
@@ -87,7 +86,7 @@ export async function startApiServer(options: ApiServerOptions = {}): Promise<Ap
   if (options.insecure === true) {
     server = createHttpServer(handler);
   } else {
-    if (options.directory === undefined) temporary = await mkdtemp(join(tmpdir(), 'pointsman-lab-'));
+    if (options.directory === undefined) temporary = makeOwnedDirectory('lab');
     const directory = options.directory ?? temporary ?? '';
     certificates = await makeCertificates(directory, [
       host,

@@ -90,15 +90,26 @@ function listNamespaces(): string[] {
   }
 }
 
+/** Whether the process that made something still lives, and the id has not gone to another one. */
+function ownerLives(pid: string): boolean {
+  const started = startTime(Number(pid));
+  if (started === undefined) return false;
+  try {
+    return readFileSync(`${stateDirectory}/${pid}.owner`, 'utf8') === started;
+  } catch {
+    return true; // No owner file: its process is just starting, or somebody else's; left alone.
+  }
+}
+
 /** Removes the files of processes that no longer live: `PID.owner`, and `PID-N/` for each lab of theirs. */
 function sweepState(): void {
   if (!existsSync(stateDirectory)) return;
-  for (const file of readdirSync(stateDirectory)) {
-    const pid = /^(\d+)(?:\.owner|-\d+)$/.exec(file)?.[1];
-    if (pid !== undefined && startTime(Number(pid)) === undefined) {
-      rmSync(`${stateDirectory}/${file}`, { recursive: true, force: true });
-    }
-  }
+  const files = readdirSync(stateDirectory);
+  const owner = (file: string): string | undefined => /^(\d+)(?:\.owner|-\d+)$/.exec(file)?.[1];
+  // Asked for all before any is removed: what tells whether the owner lives is among them.
+  const dead = new Set(files.map(owner).filter((pid) => pid !== undefined && !ownerLives(pid)));
+  for (const file of files)
+    if (dead.has(owner(file) ?? '')) rmSync(`${stateDirectory}/${file}`, { recursive: true, force: true });
 }
 
 /** Removes what labs left behind whose process no longer lives; returns the names of the namespaces removed. */
@@ -106,13 +117,7 @@ export function sweepNamespaces(): string[] {
   const dead = listNamespaces().filter((name) => {
     const match = namePattern.exec(name);
     if (match === null) return false;
-    const started = startTime(Number(match[1]));
-    if (started === undefined) return true;
-    try {
-      return readFileSync(`${stateDirectory}/${match[1]}.owner`, 'utf8') !== started;
-    } catch {
-      return false; // No owner file: its process is just starting, or somebody else's; left alone.
-    }
+    return !ownerLives(match[1] ?? '');
   });
   removeNamespaces(dead);
   sweepState();
