@@ -8,19 +8,26 @@ import {
   type Rule,
   type RuleSettings,
   type Target,
+  type Targets,
 } from '../dataplane/userspace/rules.ts';
 import { isLoopback } from '../services/ip.ts';
-import type { ServicePortId } from '../services/types.ts';
+import type { Route, ServicePortId } from '../services/types.ts';
 import type { Wanted, WantedFamily } from './wanted.ts';
 
 /** Where the made-up ports begin if the configuration has no range for them. */
 const firstPort = 40_000;
 
-/** Rules of each service port, with made-up ports where listeners would be. */
-export function userspaceRules(
-  { config }: { readonly config: Pick<Wanted['config'], 'bindAddress' | 'portRange'> },
-  wanted: Pick<WantedFamily, 'family' | 'options' | 'table'>,
-): ReadonlyMap<ServicePortId, readonly Rule[]> {
+type ListenerConfig = { readonly config: Pick<Wanted['config'], 'bindAddress' | 'portRange'> };
+type UserspaceFamily = Pick<WantedFamily, 'family' | 'options' | 'table'>;
+
+/** A service port with its listeners, whose ports are made up, and the rules that lead to them. */
+export interface UserspacePort {
+  readonly route: Route;
+  readonly targets: Targets;
+  readonly rules: readonly Rule[];
+}
+
+export function userspacePorts({ config }: ListenerConfig, wanted: UserspaceFamily): UserspacePort[] {
   const { family, options, table } = wanted;
   const ownFamily = config.bindAddress.includes(':') === (family === 'IPv6');
   const bound = ownFamily && !['0.0.0.0', '::'].includes(config.bindAddress) ? config.bindAddress : '';
@@ -28,15 +35,21 @@ export function userspaceRules(
   const settings: RuleSettings = { family, detector: options.localDetector, hostIP };
   const range = parsePortRange(config.portRange);
   let port = range === undefined || range === 'invalid' ? firstPort : range.first;
-  return new Map(
-    sortedRoutes(table.routes.values()).map((route) => {
-      const pools = route.port.protocol === 'SCTP' ? [] : poolsOf(route);
-      const host = route.port.protocol === 'UDP' ? hostIP : bound;
-      const targets: Partial<Record<'cluster' | 'local', Target>> = {};
-      for (const pool of pools) targets[pool] = { host, port: port++ };
-      return [route.port.id, routeRules(route, targets, settings)] as const;
-    }),
-  );
+  return sortedRoutes(table.routes.values()).map((route) => {
+    const pools = route.port.protocol === 'SCTP' ? [] : poolsOf(route);
+    const host = route.port.protocol === 'UDP' ? hostIP : bound;
+    const targets: Partial<Record<'cluster' | 'local', Target>> = {};
+    for (const pool of pools) targets[pool] = { host, port: port++ };
+    return { route, targets, rules: routeRules(route, targets, settings) };
+  });
+}
+
+/** Rules of each service port. */
+export function userspaceRules(
+  config: ListenerConfig,
+  wanted: UserspaceFamily,
+): ReadonlyMap<ServicePortId, readonly Rule[]> {
+  return new Map(userspacePorts(config, wanted).map(({ route, rules }) => [route.port.id, rules]));
 }
 
 export function renderUserspace(wanted: Pick<Wanted, 'config'>, family: WantedFamily): string {

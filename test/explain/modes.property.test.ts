@@ -1,4 +1,4 @@
-/** Every mode, one truth: the wanted route, the rules of iptables mode and those of nftables mode come to the same. */
+/** Every mode, one truth: the wanted route and what each mode puts into the kernel come to the same. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -6,9 +6,12 @@ import type { DataplaneOptions } from '../../src/dataplane/dataplane.ts';
 import type { Prediction } from '../../src/explain/outcome.ts';
 import type { Packet } from '../../src/explain/packet.ts';
 import { predictFromRoutes, type RuleMode, type Wanted } from '../../src/explain/routes.ts';
-import { wantedChains } from '../../src/explain/sources/rules.ts';
+import { wantedMachine, type Machine } from '../../src/explain/sources/rules.ts';
+import { isListener } from '../../src/explain/userspace/relay.ts';
 import { walk } from '../../src/explain/walk.ts';
 import { World } from '../../src/explain/world.ts';
+import { userspacePorts } from '../../src/render/userspace.ts';
+import type { Endpoint } from '../../src/services/types.ts';
 import { RouteTracker } from '../../src/services/routeTracker.ts';
 import { objectsOf, serviceArbitrary, type Spec } from './generated.ts';
 
@@ -20,11 +23,49 @@ function summary(prediction: Prediction): string[] {
       [
         kind,
         kind === 'endpoint' ? destination : '',
-        masqueraded ? 'masqueraded' : '',
+        // What the node sends to itself, IPVS mode marks by its port alone; nobody sees a difference.
+        masqueraded && kind !== 'node' ? 'masqueraded' : '',
         probability.toFixed(3),
       ].join(' '),
     )
     .sort();
+}
+
+const modes = ['iptables', 'nftables', 'ipvs', 'userspace'] as const satisfies readonly RuleMode[];
+const anywhere = { bindAddress: '0.0.0.0', portRange: '' };
+
+/** What rules, and in IPVS mode virtual servers, make of the packet. */
+function predictFromKernel(packet: Packet, { chains, world }: Machine, wanted: Wanted): Prediction {
+  const prediction = walk(packet, chains, world);
+  return wanted.mode === 'userspace' ? behindListeners(prediction, wanted) : prediction;
+}
+
+/** In place of each listener the endpoints that it chooses from: by its port, whatever the route says of the packet. */
+function behindListeners(prediction: Prediction, { options, table }: Wanted): Prediction {
+  const pools = new Map<number, readonly Endpoint[]>();
+  const ports = userspacePorts({ config: anywhere }, { family: table.family, options, table });
+  for (const { route, targets } of ports) {
+    for (const pool of ['cluster', 'local'] as const) {
+      const target = targets[pool];
+      if (target !== undefined) pools.set(target.port, route[pool]);
+    }
+  }
+  const possibilities = prediction.possibilities.map((possibility) => ({
+    ...possibility,
+    outcomes: possibility.outcomes.flatMap((outcome) => {
+      if (!isListener(outcome)) return [outcome];
+      const port = Number(outcome.destination.split(':').at(-1));
+      const pool = pools.get(port);
+      assert.ok(pool !== undefined, `nobody listens at ${outcome.destination}`);
+      return pool.map(({ key }) => ({
+        ...outcome,
+        destination: key,
+        masqueraded: true,
+        probability: outcome.probability / pool.length,
+      }));
+    }),
+  }));
+  return { ...prediction, possibilities };
 }
 
 const packetArbitrary = fc.record({
@@ -53,7 +94,7 @@ const setupArbitrary = fc.record({
   ),
 });
 
-test('routes, iptables rules and nftables rules agree on every packet', () => {
+test('routes and the kernel state of every mode agree on every packet', () => {
   fc.assert(
     fc.property(
       fc.array(serviceArbitrary, { minLength: 1, maxLength: 3 }),
@@ -92,22 +133,26 @@ test('routes, iptables rules and nftables rules agree on every packet', () => {
           podInterface: 'cni0',
           recent: new Map(),
         });
-        for (const packet of packets.map((one) => makePacket(one, specs, world))) {
-          for (const mode of ['iptables', 'nftables'] as const satisfies readonly RuleMode[]) {
-            const wanted: Wanted = {
-              mode,
-              table: tracker.table,
-              options,
-              localhostNodePorts: setup.addresses.some(
-                (cidr) => cidr === '0.0.0.0/0' || cidr.startsWith('127.'),
-              ),
-              serviceCIDRs: ['10.96.0.0/16'],
-            };
-            const byRules = walk(packet, wantedChains(wanted, world), world);
+        const machines = modes.map((mode) => {
+          const wanted: Wanted = {
+            mode,
+            table: tracker.table,
+            options,
+            localhostNodePorts: setup.addresses.some(
+              (cidr) => cidr === '0.0.0.0/0' || cidr.startsWith('127.'),
+            ),
+            serviceCIDRs: ['10.96.0.0/16'],
+            listeners: anywhere,
+          };
+          return { wanted, machine: wantedMachine(wanted, world) };
+        });
+        for (const one of packets) {
+          for (const { wanted, machine } of machines) {
+            const packet = makePacket(one, specs, machine.world);
             assert.deepEqual(
-              summary(byRules),
-              summary(predictFromRoutes(packet, world, wanted)),
-              `${mode}: ${JSON.stringify(packet)}`,
+              summary(predictFromKernel(packet, machine, wanted)),
+              summary(predictFromRoutes(packet, machine.world, wanted)),
+              `${wanted.mode}: ${JSON.stringify(packet)}`,
             );
           }
         }
@@ -116,6 +161,12 @@ test('routes, iptables rules and nftables rules agree on every packet', () => {
     { numRuns: Number(process.env['EXPLAIN_RUNS'] ?? 200), includeErrorInReport: true },
   );
 });
+
+/** The address of a Service, where the machine has it, is the source of what its own programs send to it. */
+function sourceOf(world: World, destination: string, usual: string): string {
+  if (world.serviceAddresses.has(destination)) return destination;
+  return usual === '127.0.0.1' ? world.nodeIP : usual;
+}
 
 function makePacket(
   {
@@ -140,7 +191,12 @@ function makePacket(
   }[to];
   const ofNode = to === 'node' || to === 'second' || to === 'loopback';
   // From 127.0.0.1 one reaches only addresses of this machine, and the other way round.
-  const source = destination === '127.0.0.1' ? '127.0.0.1' : kind === 'localhost' ? '172.31.0.11' : address;
+  const source =
+    destination === '127.0.0.1'
+      ? '127.0.0.1'
+      : kind === 'localhost' || kind === 'node'
+        ? sourceOf(world, destination, address)
+        : address;
   return {
     family: 'IPv4',
     protocol: spec.protocol,

@@ -1,7 +1,8 @@
-/** At the time of each probe of a public scenario, the rules that our modes have in the kernel explain what it sees. */
+/** At the time of each probe of a scenario, the rules that our modes have in the kernel explain what it sees. */
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import { iptablesChains } from '../../src/explain/iptables/evaluate.ts';
 import { nftChains } from '../../src/explain/nft/evaluate.ts';
 import { parseRuleset } from '../../src/explain/nft/fromJson.ts';
@@ -13,21 +14,30 @@ import type { ScenarioCluster } from '../../src/lab/scenario/cluster.ts';
 import { readScenario } from '../../src/lab/scenario/parse.ts';
 import { loadTruth } from '../../src/lab/scenario/runCommand.ts';
 import { playScenario } from '../../src/lab/scenario/runner.ts';
-import type { ProbeRecord, ProbeSpec, ScenarioRecord } from '../../src/lab/scenario/types.ts';
+import type { ProbeRecord, ProbeSpec, Scenario, ScenarioRecord } from '../../src/lab/scenario/types.ts';
 import { parseSave } from '../../src/linux/iptables/save.ts';
-import { buildProgram, dataDirectory } from '../scenarios/support.ts';
+import { buildProgram, dataDirectory, ownDirectory } from '../scenarios/support.ts';
 import { isWithin, nodeWorld, predicted, seenIn, union, type Machine, type Seen } from './twoNodes.ts';
 
-const names = (process.env['EXPLAIN_SCENARIOS'] ?? '').split(' ').filter((name) => name !== '');
-if (names.length === 0)
-  names.push(
-    'external-policy-local',
-    'load-balancer',
-    'no-endpoints',
-    'nodeport',
-    'nodeport-addresses',
-    'session-affinity',
-  );
+/** Public ones and our own; EXPLAIN_SCENARIOS="NAME …" names others, `all` takes every one that sends packets. */
+const asked = (process.env['EXPLAIN_SCENARIOS'] ?? '').split(' ').filter((name) => name !== '');
+const usual: readonly string[] = [
+  'external-policy-local',
+  'load-balancer',
+  'no-endpoints',
+  'nodeport',
+  'nodeport-addresses',
+  'session-affinity',
+];
+const files = [dataDirectory, ownDirectory].flatMap((directory) =>
+  readdirSync(directory)
+    .filter((file) => file.endsWith('.yaml'))
+    .map((file) => join(directory, file)),
+);
+
+function isChosen(name: string): boolean {
+  return asked.includes('all') || (asked.length === 0 ? usual : asked).includes(name);
+}
 
 /** Clients that `-m recent` remembers in a node, by list. */
 function recentOn({ network }: ScenarioCluster, node: string): Map<string, Set<string>> {
@@ -74,55 +84,65 @@ function isProbe(record: ScenarioRecord | undefined): record is ProbeRecord {
 
 sweepNamespaces();
 const proxyCommand = buildProgram();
+const scenarios: { readonly scenario: Scenario; readonly mode: RuleMode }[] = [];
 
-for (const mode of ['iptables', 'nftables'] as const) {
-  for (const name of names) {
-    test(`${name} (${mode}): the rules in the kernel explain what each probe sees`, async () => {
-      const scenario = readScenario(join(dataDirectory, `${name}.yaml`));
-      const truth = loadTruth(join(dataDirectory, 'truth'), name, mode);
-      assert.ok(truth !== undefined, 'there is no recorded truth');
-      const predictions = new Map<string, Seen>();
-      const specs = new Map<string, ProbeSpec>();
-      const result = await playScenario(scenario, {
-        mode,
-        proxyCommand,
-        iptables: mode === 'iptables' ? 'nft' : undefined,
-        api: 'auto',
-        timeFactor: Number(process.env['TIME_FACTOR'] ?? '1'),
-        truth,
-        rules: undefined,
-        beforeProbe: (spec, cluster) => {
-          const machines = machinesNow(cluster, mode, spec.to.startsWith('['));
-          const all = sourcesOf(spec).map((source) => predicted(scenario.pods, machines, spec, source));
-          if (spec.sameAs !== undefined) {
-            for (const { backends } of all)
-              assert.equal(backends.length, 1, `${spec.id}: a client that is known`);
-          }
-          specs.set(spec.id, spec);
-          predictions.set(spec.id, union(all));
-        },
-      });
-      assert.deepEqual(result.errors, []);
-      let compared = 0;
-      for (const { id, record } of result.steps) {
-        if (!isProbe(record)) continue;
-        const spec = specs.get(id)!;
-        const expected = predictions.get(id)!;
-        const recorded: ScenarioRecord | undefined = truth.probes.find((each) => each.id === id);
-        assert.ok(isProbe(recorded), id);
-        // Whom a client that is new to an affinity meets is chance; later it is known.
-        if (spec.sticky && spec.sameAs === undefined) {
-          for (const seen of [seenIn(record), seenIn(recorded)]) {
-            assert.ok(isWithin(seen, expected), `${id}: ${JSON.stringify({ seen, expected })}`);
-          }
-        } else {
-          assert.deepEqual({ id, ...seenIn(record) }, { id, ...expected }, 'seen now, predicted');
-          if (!spec.sticky)
-            assert.deepEqual({ id, ...seenIn(recorded) }, { id, ...expected }, 'recorded, predicted');
-        }
-        compared++;
-      }
-      assert.ok(compared > 0);
-    });
+for (const file of files) {
+  const scenario = readScenario(file);
+  if (!isChosen(scenario.name)) continue;
+  const hasProbes = scenario.steps.some(({ actions }) => actions.some(({ kind }) => kind === 'probe'));
+  if (!hasProbes) continue;
+  for (const mode of ['iptables', 'nftables'] as const) {
+    if (scenario.modes !== undefined && !scenario.modes.includes(mode)) continue;
+    scenarios.push({ scenario, mode });
   }
+}
+
+describe('the rules in the kernel explain what each probe sees', { concurrency: 2 }, () => {
+  for (const { scenario, mode } of scenarios) test(`${scenario.name} (${mode})`, () => play(scenario, mode));
+});
+
+async function play(scenario: Scenario, mode: RuleMode): Promise<void> {
+  const truth = loadTruth(join(dataDirectory, 'truth'), scenario.name, mode);
+  const predictions = new Map<string, Seen>();
+  const specs = new Map<string, ProbeSpec>();
+  const result = await playScenario(scenario, {
+    mode,
+    proxyCommand,
+    iptables: mode === 'iptables' ? 'nft' : undefined,
+    api: 'auto',
+    timeFactor: Number(process.env['TIME_FACTOR'] ?? '1'),
+    truth,
+    rules: undefined,
+    beforeProbe: (spec, cluster) => {
+      const machines = machinesNow(cluster, mode, spec.to.startsWith('['));
+      const all = sourcesOf(spec).map((source) => predicted(scenario.pods, machines, spec, source));
+      if (spec.sameAs !== undefined) {
+        for (const { backends } of all)
+          assert.equal(backends.length, 1, `${spec.id}: a client that is known`);
+      }
+      specs.set(spec.id, spec);
+      predictions.set(spec.id, union(all));
+    },
+  });
+  assert.deepEqual(result.errors, []);
+  let compared = 0;
+  for (const { id, record } of result.steps) {
+    if (!isProbe(record)) continue;
+    const spec = specs.get(id)!;
+    const expected = predictions.get(id)!;
+    const recorded: ScenarioRecord | undefined = truth?.probes.find((each) => each.id === id);
+    const found = [seenIn(record), ...(isProbe(recorded) ? [seenIn(recorded)] : [])];
+    // Whom a client that is new to an affinity meets is chance; later it is known.
+    if (spec.sticky && spec.sameAs === undefined) {
+      for (const seen of found) {
+        assert.ok(isWithin(seen, expected), `${id}: ${JSON.stringify({ seen, expected })}`);
+      }
+    } else {
+      assert.deepEqual({ id, ...found[0] }, { id, ...expected }, 'seen now, predicted');
+      if (!spec.sticky && found[1] !== undefined)
+        assert.deepEqual({ id, ...found[1] }, { id, ...expected }, 'recorded, predicted');
+    }
+    compared++;
+  }
+  assert.ok(compared > 0);
 }

@@ -15,7 +15,7 @@ import type { Scenario, Truth } from '../../src/lab/scenario/types.ts';
 import { policyScenario } from './policyTable.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const ownDirectory = fileURLToPath(new URL('own', import.meta.url));
+export const ownDirectory = fileURLToPath(new URL('own', import.meta.url));
 export const dataDirectory = fileURLToPath(new URL('data', import.meta.url));
 
 /** Builds the program into a directory of this test's own; removed at the end. Returns the command line of `run`. */
