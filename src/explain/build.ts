@@ -26,6 +26,8 @@ export interface CaseInputs {
   readonly cluster: ClusterObjects | undefined;
   /** What the daemon of this node wants; it was asked because no objects were named. */
   readonly daemon?: WantedNode;
+  /** What could not be had. */
+  readonly remarks?: readonly string[];
   readonly dump?: RuleDump;
   /** Reads the kernel of this machine. */
   readonly kernel?: (family: Family) => Promise<KernelState>;
@@ -35,7 +37,7 @@ export interface CaseInputs {
 /** Throws a sentence where the question cannot be asked. */
 export async function buildCase(inputs: CaseInputs): Promise<Case> {
   const { question, given, cluster, dump, daemon } = inputs;
-  const remarks: string[] = [];
+  const remarks: string[] = [...(inputs.remarks ?? [])];
   const { config } = given;
   const node = daemon?.node ?? chooseNode(cluster?.nodes ?? [], given.node, config.bindAddress);
   const catalog = cluster === undefined ? undefined : new Catalog(cluster);

@@ -2,8 +2,7 @@
 import type { EndpointSlice, Node, Protocol, Service } from '../api/objects.ts';
 import type { ClusterObjects } from '../render/cluster.ts';
 import { canonicalIP } from '../services/ip.ts';
-
-type Json = Readonly<Record<string, unknown>>;
+import { list, map, text, textMap, type Json } from './json.ts';
 
 export interface ContainerPort {
   readonly name: string;
@@ -146,20 +145,4 @@ function podOf(kind: string, value: Json): PodInfo {
         protocol: (text(port['protocol']) || 'TCP') as Protocol,
       })),
   };
-}
-
-function map(value: unknown): Json {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : {};
-}
-
-function list(value: unknown): readonly unknown[] {
-  return Array.isArray(value) ? (value as readonly unknown[]) : [];
-}
-
-function text(value: unknown): string {
-  return typeof value === 'string' ? value : '';
-}
-
-function textMap(value: unknown): Record<string, string> {
-  return Object.fromEntries(Object.entries(map(value)).map(([key, one]) => [key, String(one)]));
 }

@@ -47,6 +47,36 @@ export function parseAddressPort(text: string): { address: string; port: number 
   return { address, port };
 }
 
+/** `node:30080`, `localhost:30080`: the address is not known yet, and empty. */
+export function parseNodePort(
+  text: string,
+): { readonly address: ''; readonly who: 'node' | 'localhost'; readonly port: number } | undefined {
+  const match = /^(node|localhost):(\d{1,5})$/.exec(text);
+  if (match === null) return undefined;
+  return { address: '', who: match[1] === 'node' ? 'node' : 'localhost', port: Number(match[2]) };
+}
+
+/** `NAMESPACE/SERVICE:PORT`; namespace and port may be left out. */
+export function parseServiceName(
+  text: string,
+): { readonly namespace: string; readonly service: string; readonly port: string } | undefined {
+  const match = /^(?:service\/|svc\/)?(?:([^/:\s]+)\/)?([^/:\s]+?)(?::([^:\s]+))?$/.exec(text);
+  if (match === null) return undefined;
+  const [, namespace = 'default', service = '', port = ''] = match;
+  return { namespace, service, port };
+}
+
+/** `pod/NAMESPACE/NAME`, `NAMESPACE/NAME`, `NAME`; undefined for words that mean something else, and addresses. */
+export function parsePodName(
+  text: string,
+): { readonly namespace: string; readonly name: string } | undefined {
+  if (['', 'outside', 'node', 'localhost'].includes(text) || canonicalIP(text) !== undefined)
+    return undefined;
+  const parts = text.replace(/^pod\//, '').split('/');
+  const [namespace = '', name = ''] = parts.length === 2 ? parts : ['default', parts[0]];
+  return { namespace, name };
+}
+
 /** Where the packet goes. Throws a sentence. @param nodeIP by family; empty if unknown */
 export function findTarget(
   question: Pick<Question, 'to' | 'protocol'>,
@@ -57,23 +87,23 @@ export function findTarget(
   const asked = parseProtocol(question.protocol);
   const direct = parseAddressPort(question.to);
   if (direct !== undefined) return { ...direct, protocol: asked ?? 'TCP' };
-  const node = /^(node|localhost):(\d{1,5})$/.exec(question.to);
-  if (node !== null) {
+  const node = parseNodePort(question.to);
+  if (node !== undefined) {
     const chosen = family ?? 'IPv4';
     const loopback = chosen === 'IPv6' ? '::1' : '127.0.0.1';
-    const address = node[1] === 'localhost' ? loopback : nodeIP(chosen);
+    const address = node.who === 'localhost' ? loopback : nodeIP(chosen);
     if (address === '') throw new Error('--to node: the address of the node is not known: give --node-ip');
-    return { address, port: Number(node[2]), protocol: asked ?? 'TCP' };
+    return { address, port: node.port, protocol: asked ?? 'TCP' };
   }
-  const named = /^(?:service\/|svc\/)?(?:([^/:\s]+)\/)?([^/:\s]+?)(?::([^:\s]+))?$/.exec(question.to);
-  if (named === null)
+  const named = parseServiceName(question.to);
+  if (named === undefined)
     throw new Error(`--to: "${question.to}" is neither ADDRESS:PORT nor NAMESPACE/SERVICE:PORT`);
   if (catalog === undefined) {
     throw new Error(
       `--to: "${question.to}" is a name, and there are no objects to look it up in: give -f or --kubeconfig`,
     );
   }
-  const [, namespace = 'default', service = '', wanted = ''] = named;
+  const { namespace, service, port: wanted } = named;
   const name = `${namespace}/${service}`;
   const info = catalog.service(name);
   if (info === undefined) {
@@ -166,8 +196,7 @@ export function findOrigin(
       throw new Error(`--from: ${ip} is ${familyOf(ip)}, but ${target.address} is ${family}`);
     return originAt(ip, world, catalog, table, given);
   }
-  const parts = from.replace(/^pod\//, '').split('/');
-  const [namespace, name] = parts.length === 2 ? parts : ['default', parts[0]];
+  const { namespace, name } = parsePodName(from) ?? { namespace: '', name: '' };
   const pods = (catalog?.pods ?? []).filter(({ ips }) => ips.length > 0);
   const exact = pods.find((pod) => pod.name === `Pod ${namespace}/${name}`);
   const near = exact ?? only(pods.filter((pod) => pod.name.startsWith(`Pod ${namespace}/${name}`)));

@@ -8,14 +8,20 @@ import type { ConfigDocument, ObjectsDocument } from '../status/documents.ts';
 import { tableFromDocument } from '../status/routesDocument.ts';
 import type { InputArguments } from './arguments.ts';
 import type { Inputs } from './inputs.ts';
+import type { ApiAccess } from './live.ts';
 import { chooseNode, type RuleConfig } from './node.ts';
 import type { WantedFamily } from './wanted.ts';
+
+/** What a daemon wants, and where it asks for objects. */
+export interface DaemonInputs extends Inputs {
+  readonly api: ApiAccess;
+}
 
 /** Asks the daemon that the command line means. Undefined inputs: nobody answers, and the refusal says why. */
 export async function askDaemon(
   { socketPath, families, modeFlag }: InputArguments,
   warn: (text: string) => void,
-): Promise<{ readonly inputs: Inputs | undefined; readonly refusal: string }> {
+): Promise<{ readonly inputs: DaemonInputs | undefined; readonly refusal: string }> {
   try {
     const client = new DaemonClient(socketPath === '' ? {} : { socketPath });
     const inputs = await readDaemon(client, families);
@@ -30,7 +36,7 @@ export async function askDaemon(
 }
 
 /** Rejects with DaemonUnreachable if nobody answers. @param families default: all that the daemon has */
-export async function readDaemon(client: DaemonClient, families?: readonly Family[]): Promise<Inputs> {
+export async function readDaemon(client: DaemonClient, families?: readonly Family[]): Promise<DaemonInputs> {
   const [answer, said, objects] = await Promise.all([client.routes(), client.config(), client.objects()]);
   const sources = answer.families.map((family) => ({
     table: tableFromDocument(family),
@@ -46,7 +52,7 @@ function inputsFrom(
   said: ConfigDocument,
   objects: ObjectsDocument,
   sources: readonly { readonly table: RoutingTable; readonly serviceCIDRs: readonly string[] }[],
-): Inputs {
+): DaemonInputs {
   const config = configOf(said);
   const nodes = objects.node === null ? [] : [objects.node];
   const ips = said.options.map(({ nodeIP }) => nodeIP);
@@ -67,13 +73,22 @@ function inputsFrom(
       passedOver: [],
       problems: [],
     },
+    api: {
+      clientConnection: withDefaults(documentOf(said)).clientConnection,
+      master: said.flags.find(({ name }) => name === 'master')?.value ?? '',
+    },
     wanted: { config, node: chooseNode(nodes, flags, config.bindAddress), families, problems: [] },
   };
 }
 
-function configOf({ mode, configuration, localhostNodePorts, serviceCounters }: ConfigDocument): RuleConfig {
-  // JSON is YAML, too.
-  const settings = withDefaults(decodeFile(JSON.stringify(configuration)).document);
+/** JSON is YAML, too. */
+function documentOf({ configuration }: ConfigDocument) {
+  return decodeFile(JSON.stringify(configuration)).document;
+}
+
+function configOf(said: ConfigDocument): RuleConfig {
+  const { mode, localhostNodePorts, serviceCounters } = said;
+  const settings = withDefaults(documentOf(said));
   return {
     ...settings,
     mode,

@@ -1,0 +1,115 @@
+/** Why no Service answers at an address and port. */
+import { familyOf, isLoopback } from '../../services/ip.ts';
+import type { Case } from '../case.ts';
+import type { ServiceInfo } from '../catalog.ts';
+import type { Outcome } from '../outcome.ts';
+import { formatPlace } from '../packet.ts';
+import { answersNodePorts } from '../routes.ts';
+import type { Report } from './finding.ts';
+
+export function withoutService(given: Case, report: Report): void {
+  const { packet, catalog, wanted, world, prediction } = given;
+  if (catalog === undefined || wanted === undefined) return;
+  const { destination, destinationPort, protocol, family } = packet;
+  const here = (info: ServiceInfo): boolean => {
+    const { clusterIP, clusterIPs, externalIPs, loadBalancerIngress } = info.service;
+    return [clusterIP, ...clusterIPs, ...externalIPs, ...loadBalancerIngress.map(({ ip }) => ip)].includes(
+      destination,
+    );
+  };
+  const owner = catalog.services.find(here);
+  if (owner !== undefined) {
+    const { name, ports, passedOver } = owner;
+    if (passedOver !== undefined) {
+      report(
+        'cause',
+        'other_proxy',
+        `Service ${name} is not ours to serve: ${passedOver.reason} (${passedOver.field}).`,
+        'Remove the label if this proxy is to serve it, or look at the other proxy.',
+      );
+      return;
+    }
+    const list = ports
+      .map((one) => `${one.name === '' ? '' : `${one.name} `}${one.port}/${one.protocol}`)
+      .join(', ');
+    const other = ports.find(({ port }) => port === destinationPort);
+    const target = ports.find(({ targetPort }) => targetPort === destinationPort);
+    const hint =
+      other !== undefined
+        ? `Port ${destinationPort} is ${other.protocol}, not ${protocol}.`
+        : target !== undefined
+          ? `${destinationPort} is the targetPort, at which the Pods listen; clients dial ${target.port}.`
+          : '';
+    report(
+      'cause',
+      'no_such_port',
+      `Service ${name} has no port ${destinationPort}/${protocol}: it has ${list}. ${ending(prediction.possibilities[0]?.outcomes ?? [])}`,
+      hint || 'Dial one of these, or add the port to spec.ports.',
+    );
+    return;
+  }
+  const ofNodePort = catalog.services.find(({ ports }) =>
+    ports.some(({ nodePort, protocol: one }) => nodePort === destinationPort && one === protocol),
+  );
+  if (ofNodePort !== undefined) {
+    const node = catalog.nodeAt(destination);
+    if (!world.isNodeAddress(destination)) {
+      report(
+        'cause',
+        'wrong_node_address',
+        `${destinationPort} is a node port of Service ${ofNodePort.name}, but ${destination} is not an address of ${world.nodeName || 'this node'}${node === undefined ? '' : ` (it is ${node.meta.name}'s)`}: no rule here translates it.`,
+        node === undefined
+          ? `Dial an address of a node: ${[...world.localAddresses].filter((ip) => familyOf(ip) === family && world.isNodeAddress(ip) && !isLoopback(ip)).join(', ')}.`
+          : `Explain it on that node: --node ${node.meta.name}.`,
+      );
+    } else if (!answersNodePorts(destination, world, wanted)) {
+      report(
+        'cause',
+        'node_port_addresses',
+        `${destinationPort} is a node port of Service ${ofNodePort.name}, but node ports do not answer at ${destination} on ${world.nodeName || 'this node'} (${wanted.mode} mode, nodePortAddresses ${wanted.options.nodePortAddresses.join(', ')}).`,
+        'Dial another address of the node, or change nodePortAddresses.',
+      );
+    }
+    return;
+  }
+  const byTarget = catalog.services.find(({ ports }) =>
+    ports.some(
+      ({ port, protocol: one, nodePort }) => port === destinationPort && one === protocol && nodePort > 0,
+    ),
+  );
+  if (world.isLocal(destination) || catalog.nodeAt(destination) !== undefined) {
+    const nodePort = byTarget?.ports.find(({ port }) => port === destinationPort)?.nodePort;
+    report(
+      'cause',
+      'no_such_node_port',
+      `No Service has node port ${destinationPort}/${protocol}.${byTarget === undefined ? '' : ` ${destinationPort} is the port of Service ${byTarget.name} at its cluster IP; its node port is ${nodePort}.`}`,
+      nodePort === undefined ? '' : `Dial ${formatPlace(destination, nodePort)}.`,
+    );
+    return;
+  }
+  if (world.isPod(destination)) {
+    report('note', 'pod_address', `${destination} is the address of a Pod: no Service, no proxy has a say.`);
+    return;
+  }
+  report(
+    'cause',
+    'no_such_service',
+    `No Service answers at ${destination}: it is no cluster IP, external IP or load balancer address of any Service. ${ending(prediction.possibilities[0]?.outcomes ?? [])}`,
+    'Was the Service deleted and made anew, with another address? A client may have kept the old one.',
+  );
+}
+
+function ending(outcomes: readonly Outcome[]): string {
+  switch (outcomes[0]?.kind) {
+    case 'reject':
+      return 'The packet is refused.';
+    case 'drop':
+      return 'The packet is dropped without an answer.';
+    case 'forward':
+      return 'The packet is passed on as it is, most likely into the void.';
+    case 'node':
+      return 'The packet stays on the node; unless a program listens there, it is refused.';
+    default:
+      return '';
+  }
+}

@@ -1,0 +1,100 @@
+/** Where rules, or what the kernel remembers, are not what the objects want, or not the proxy's at all. */
+import type { Case } from '../case.ts';
+import type { Outcome } from '../outcome.ts';
+import { formatPlace } from '../packet.ts';
+import type { Report } from './finding.ts';
+import { names } from './words.ts';
+
+/** Chains and tables that a service proxy writes. */
+const ours = /^KUBE-|^ipvs$|^ip6? (kube-proxy|pointsman)|kube-proxy/;
+
+export function foreignRules(outcomes: readonly Outcome[], report: Report): void {
+  for (const { kind, steps, probability } of outcomes) {
+    if (kind !== 'drop' && kind !== 'reject') continue;
+    const step = steps.at(-1);
+    if (step === undefined || ours.test(step.chain) || ours.test(step.base)) continue;
+    const share = probability > 0.999 ? '' : ` (${Math.round(probability * 100)} % of the packets)`;
+    const what =
+      step.effect.kind === 'drop' && step.effect.policy
+        ? `the policy of chain ${step.base}`
+        : `rule "${step.rule}" in chain ${step.chain} (${step.base})`;
+    report(
+      'cause',
+      'foreign_rule',
+      `A rule that is not the service proxy's ${kind === 'drop' ? 'drops' : 'rejects'} the packet${share}: ${what}.`,
+      'Find out who wrote it (a firewall, a network policy, a person); the Service itself is not at fault.',
+    );
+  }
+}
+
+export function staleFlows(given: Case, report: Report): void {
+  const { packet, decision, flows } = given;
+  if (packet.protocol !== 'UDP') return;
+  const valid = new Set(decision?.route?.reachable.map(({ key }) => key));
+  for (const flow of flows) {
+    if (flow.protocol !== 'UDP' || flow.source !== packet.origin.address) continue;
+    if (flow.destination !== packet.destination || flow.destinationPort !== packet.destinationPort) continue;
+    if (packet.sourcePort !== undefined && packet.sourcePort !== flow.sourcePort) continue;
+    const endpoint = formatPlace(flow.endpoint, flow.endpointPort);
+    if (decision?.route === undefined || valid.has(endpoint)) continue;
+    const what =
+      flow.endpoint === flow.destination
+        ? 'to the Service address itself, untranslated'
+        : `to ${endpoint}, which is no endpoint any more`;
+    report(
+      'cause',
+      'stale_udp_flow',
+      `The kernel remembers a UDP flow of this client (port ${flow.sourcePort}) ${what}; as long as datagrams come from that port, rules are not asked again${flow.answered ? '' : ', and nobody answers'}.`,
+      `Forget it: conntrack -D -p udp --orig-src ${flow.source} --orig-dst ${flow.destination} --orig-port-dst ${flow.destinationPort}`,
+    );
+  }
+}
+
+/** Rules in the kernel that lead to somebody whom the objects do not know (any more). */
+export function goneEndpoints(given: Case, outcomes: readonly Outcome[], report: Report): void {
+  const { decision, rules } = given;
+  const route = decision?.route;
+  if (route === undefined || rules.kind === 'wanted') return;
+  const valid = new Set(route.reachable.map(({ key }) => key));
+  for (const { kind, destination, steps } of outcomes) {
+    if (kind !== 'endpoint' || valid.has(destination)) continue;
+    const remembered = steps.some(({ rule, element }) =>
+      /sticky-clients|affinity-|--rcheck/.test(`${rule} ${element ?? ''}`),
+    );
+    if (remembered) {
+      report(
+        'cause',
+        'affinity_to_gone',
+        `Session affinity (spec.sessionAffinity: ClientIP) still sends this client to ${destination}, which is no usable endpoint of Service ${route.port.namespace}/${route.port.service} any more.`,
+        'The memory ends after sessionAffinityConfig.clientIP.timeoutSeconds without a new connection; the proxy should have cleaned it: is it running?',
+      );
+    } else {
+      report(
+        'cause',
+        'rules_behind',
+        `The rules lead to ${destination}, which is no usable endpoint of Service ${route.port.namespace}/${route.port.service}: the rules are older than the objects.`,
+        'Is the proxy running and in touch with the API server? See its /healthz and log.',
+      );
+    }
+  }
+  const chosen = new Set(outcomes.map(({ destination }) => destination));
+  // What somebody else drops behind the translation was translated.
+  const translated = outcomes.some(({ kind, destination }) => kind === 'endpoint' || valid.has(destination));
+  if (decision?.kind === 'endpoint' && !translated) {
+    report(
+      'cause',
+      'rules_missing',
+      `The rules do not translate the packet, though Service ${route.port.namespace}/${route.port.service} has endpoints: rules are missing.`,
+      'Is the proxy running? pointsman diff shows what is missing.',
+    );
+  } else if (decision?.kind === 'endpoint' && decision.endpoints.some(({ key }) => !chosen.has(key))) {
+    const missing = decision.endpoints.filter(({ key }) => !chosen.has(key));
+    if (!outcomes.some(({ steps }) => steps.some(({ rule }) => rule.includes('--rcheck')))) {
+      report(
+        'warning',
+        'endpoint_missing',
+        `The rules never choose ${names(missing)}, though ${missing.length === 1 ? 'it is' : 'they are'} ready: the rules are older than the objects.`,
+      );
+    }
+  }
+}

@@ -1,0 +1,58 @@
+/** Pieces of sentences. */
+import type { Endpoint } from '../../services/types.ts';
+
+/** Where the ready endpoints on other nodes are. */
+export function elsewhere(endpoints: readonly Endpoint[]): string {
+  const nodes = new Map<string, number>();
+  for (const { ready, isLocal, nodeName } of endpoints) {
+    if (ready && !isLocal) nodes.set(nodeName, (nodes.get(nodeName) ?? 0) + 1);
+  }
+  if (nodes.size === 0) return 'nor on any other';
+  return [...nodes]
+    .slice(0, 4)
+    .map(([node, n]) => `${node === '' ? 'another node' : node} has ${n}`)
+    .join(', ');
+}
+
+/** The first of them, by address and Pod. */
+export function names(endpoints: readonly Endpoint[]): string {
+  const shown = endpoints.slice(0, 4).map(({ key, pod }) => (pod === '' ? key : `${key} (Pod ${pod})`));
+  return endpoints.length > shown.length
+    ? `${shown.join(', ')} and ${endpoints.length - shown.length} more`
+    : shown.join(', ');
+}
+
+export function count(n: number, noun: string): string {
+  return `${n} ${noun}${n === 1 ? '' : 's'}`;
+}
+
+/** `a`, `a and b`, `a, b and 3 more` */
+export function list(items: readonly string[], most = 3): string {
+  const shown = items.slice(0, items.length <= most + 1 ? most + 1 : most);
+  if (shown.length < items.length) return `${shown.join(', ')} and ${items.length - shown.length} more`;
+  return shown.length < 2 ? (shown[0] ?? '') : `${shown.slice(0, -1).join(', ')} and ${shown.at(-1)}`;
+}
+
+/** The name that was probably meant; undefined if none comes near. */
+export function meant(name: string, candidates: readonly string[]): string | undefined {
+  let best: { readonly name: string; readonly distance: number } | undefined;
+  for (const candidate of candidates) {
+    const distance = edits(name, candidate);
+    if (distance <= Math.max(1, Math.floor(name.length / 3)) && distance < (best?.distance ?? Infinity))
+      best = { name: candidate, distance };
+  }
+  return best?.name;
+}
+
+/** Levenshtein distance. */
+export function edits(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row[b.length]!;
+}

@@ -1,0 +1,68 @@
+/** The objects that an explanation is made with, from wherever the command line says. */
+import { networkInterfaces } from 'node:os';
+import type { InputArguments } from '../../render/arguments.ts';
+import type { ClusterObjects } from '../../render/cluster.ts';
+import { readInputs } from '../../render/inputs.ts';
+import { stderrLogger } from '../../render/stderrLogger.ts';
+import type { Wanted } from '../../render/wanted.ts';
+import type { Question } from '../subject.ts';
+
+export interface Objects {
+  /** With the node that this machine is, where several were to choose from. */
+  readonly given: InputArguments;
+  readonly cluster: ClusterObjects | undefined;
+  /** What the daemon wants, if it was asked. */
+  readonly wanted: Wanted | undefined;
+  readonly remarks: readonly string[];
+}
+
+/** From files, a live cluster, or the daemon of this node together with the API server it asks. */
+export async function readObjects(
+  given: InputArguments,
+  question: Question,
+  hasDump: boolean,
+  err: (text: string) => void,
+): Promise<Objects> {
+  const log = stderrLogger(err);
+  if (given.paths.length > 0) {
+    const { cluster } = await readInputs(given, { log });
+    return { given, cluster, wanted: undefined, remarks: [] };
+  }
+  if (given.live) {
+    const { readLiveCluster } = await import('../../render/live.ts');
+    const { enrich } = await import('./apiServer.ts');
+    const listed = await readLiveCluster(given.api, given.node.name, log);
+    const { cluster, remarks } = await enrich(listed, question, given.api, log);
+    return { given: onThisNode(given, cluster), cluster, wanted: undefined, remarks };
+  }
+  if (hasDump) return { given, cluster: undefined, wanted: undefined, remarks: [] };
+  const { askDaemon } = await import('../../render/daemon.ts');
+  const { inputs, refusal } = await askDaemon(given, err);
+  if (inputs === undefined) {
+    err(`Services are not known, only rules: ${refusal}\n`);
+    return { given, cluster: undefined, wanted: undefined, remarks: [] };
+  }
+  const { enrich } = await import('./apiServer.ts');
+  const { cluster, remarks } = await enrich(inputs.cluster, question, inputs.api, log);
+  return { given, cluster, wanted: inputs.wanted, remarks };
+}
+
+/** Of several Nodes, the one that this machine is. */
+function onThisNode(given: InputArguments, { nodes }: ClusterObjects): InputArguments {
+  const here = ownAddresses();
+  const own = nodes.find(({ addresses }) => addresses.some(({ address }) => here.has(address)));
+  if (given.node.name !== '' || own === undefined) return given;
+  return { ...given, node: { ...given.node, name: own.meta.name } };
+}
+
+/** The node whose rules are asked for is the machine that this runs on. */
+export function isThisMachine({ node }: InputArguments, cluster: ClusterObjects | undefined): boolean {
+  const here = ownAddresses();
+  const named = cluster?.nodes.find(({ meta }) => node.name === '' || meta.name === node.name);
+  return named?.addresses.some(({ address }) => here.has(address)) ?? false;
+}
+
+function ownAddresses(): Set<string> {
+  const all = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  return new Set(all.filter(({ internal }) => !internal).map(({ address }) => address));
+}
