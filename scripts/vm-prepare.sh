@@ -4,6 +4,7 @@
 #   scripts/vm-prepare.sh uml      user-mode Linux: the kernel is an ordinary program (about 45 MB to fetch)
 #   scripts/vm-prepare.sh tcg      QEMU without hardware help, with Debian's 6.12 cloud kernel (about 55 MB)
 #
+# With both comes ipvsadm, for the guest alone.
 # Packages of the running Debian release, fetched with apt-get and unpacked with dpkg-deb; nothing is installed.
 # What was once prepared is used until .cache/vm is deleted.
 set -euo pipefail
@@ -146,6 +147,10 @@ for module in "${early[@]}"; do
   done < <("$work/modprobe" -S "$version" -d "$tree" --show-depends "$module")
 done
 (cd "$initial" && "$busybox" find . | "$busybox" cpio -o -H newc 2>/dev/null) | "$busybox" gzip -1 >"$tree/initramfs"
+
+fetch ipvsadm libnl-3-200 libnl-genl-3-200 libpopt0
+for package in ipvsadm libnl-3-200 libnl-genl-3-200 libpopt0; do unpack $package "$tree/ipvsadm"; done
+rm -rf "$tree/ipvsadm/usr/share" "$tree/ipvsadm/etc"
 
 mkdir -p "$tree/tools"
 cp "$busybox" "$tree/tools/busybox"

@@ -72,7 +72,7 @@ export function ipvsContents(
 }
 
 export function renderIpvs(
-  { config, node }: Pick<Wanted, 'config' | 'node'>,
+  { config, node, families }: Pick<Wanted, 'config' | 'node' | 'families'>,
   { family, options, table }: WantedFamily,
 ): IpvsDocument[] {
   const { scheduler, excludeCIDRs } = config.ipvs;
@@ -95,7 +95,8 @@ export function renderIpvs(
       name: 'addresses.ip',
       load: 'ip -batch',
       text: lines([
-        `link add ${deviceName} type dummy`,
+        // One device serves both families.
+        ...(families[0]?.family === family ? [`link add ${deviceName} type dummy`] : []),
         ...contents.addresses.map((ip) => `addr add ${ip}/${bits} dev ${deviceName}`),
       ]),
       comments: true,

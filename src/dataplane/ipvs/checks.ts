@@ -8,7 +8,8 @@ import { readSysctl, writeSysctl, type SysctlOptions } from '../../linux/sysctl.
 import type { Logger } from '../../log/logger.ts';
 
 /** Where Debian has the modules. */
-const packages = 'on Debian it is part of package linux-image-amd64, and of linux-image-cloud-amd64';
+export const modulePackages =
+  'on Debian it is part of package linux-image-amd64, and of linux-image-cloud-amd64';
 
 /** Loads what the kernel does not load by itself. A failure shows later, if the thing is really missing. */
 export async function loadModules(log: Logger): Promise<void> {
@@ -24,8 +25,15 @@ export function openIpvs(): NetlinkIpvs {
   const ipvs = NetlinkIpvs.open();
   if (ipvs !== undefined) return ipvs;
   throw new Error(
-    `the kernel has no IPVS: load module ip_vs ("modprobe ip_vs"; ${packages}), or use nftables mode, which needs no such module`,
+    `the kernel has no IPVS: load module ip_vs ("modprobe ip_vs"; ${modulePackages}), or use nftables mode, which needs no such module`,
   );
+}
+
+/** What to do when iptables-restore refuses the mode's rules with these words. */
+export function restoreHint(said: string): string {
+  if (said.includes('open socket to ipset'))
+    return 'iptables asks the kernel for sets over a raw socket: give the process CAP_NET_RAW, too';
+  return `IPVS mode needs the iptables matches set, ipvs, addrtype, physdev, conntrack, mark and comment: load the module named above (xt_set, xt_ipvs, xt_physdev …; ${modulePackages})`;
 }
 
 /** An address for documentation (RFC 5737, RFC 3849) that no service has. */
@@ -53,7 +61,7 @@ export function probeScheduler(ipvs: Ipvs, family: Family, scheduler: string): v
   } catch (error) {
     if (isRefusal(error, ENOENT))
       throw new Error(
-        `the kernel has no IPVS scheduler "${scheduler}": load module ip_vs_${scheduler} ("modprobe ip_vs_${scheduler}"; ${packages}), or set ipvs.scheduler to one it has, such as rr`,
+        `the kernel has no IPVS scheduler "${scheduler}": load module ip_vs_${scheduler} ("modprobe ip_vs_${scheduler}"; ${modulePackages}), or set ipvs.scheduler to one it has, such as rr`,
         { cause: error },
       );
     throw new Error(

@@ -13,6 +13,7 @@ import {
 } from '../../linux/netlink/route.ts';
 import type { NetlinkSocket } from '../../linux/netlink/socket.ts';
 import { isLoopback } from '../../services/ip.ts';
+import { modulePackages } from './checks.ts';
 import { deviceName } from './names.ts';
 
 /** Addresses that count: of the family, not loopback, not IPv6 link-local. */
@@ -62,7 +63,7 @@ export class Device {
       } catch (error) {
         if (isRefusal(error, EOPNOTSUPP))
           throw new Error(
-            `the kernel cannot make dummy devices, which hold the addresses of services in IPVS mode: load module dummy ("modprobe dummy"; on Debian it is part of package linux-image-amd64, and of linux-image-cloud-amd64)`,
+            `the kernel cannot make dummy devices, which hold the addresses of services in IPVS mode: load module dummy ("modprobe dummy"; ${modulePackages})`,
             { cause: error },
           );
         // The other family's proxy was faster.

@@ -9,6 +9,7 @@ import type { Logger } from '../../log/logger.ts';
 import { cidrContains } from '../../services/ip.ts';
 import { matchesAll, matchingAddresses } from '../../services/nodePortAddresses.ts';
 import type { RoutingTable } from '../../services/types.ts';
+import type { CounterSource } from '../counts.ts';
 import type {
   ChangeByOthers,
   Dataplane,
@@ -17,7 +18,8 @@ import type {
   SyncRequest,
   SyncResult,
 } from '../dataplane.ts';
-import { openIpvs, probeScheduler } from './checks.ts';
+import { openIpvs, probeScheduler, restoreHint } from './checks.ts';
+import { ipvsCounters } from './counts.ts';
 import { Device, counts } from './device.ts';
 import { setIds } from './names.ts';
 import {
@@ -31,7 +33,7 @@ import {
   type Plan,
   type PlanContext,
 } from './plan.ts';
-import { compareRules } from './readRules.ts';
+import { compareRules, foreignReference } from './readRules.ts';
 import { ownership } from './ownership.ts';
 import { Retirement } from './retirement.ts';
 import { printRules, rulesOf, type RuleSet } from './rules.ts';
@@ -84,6 +86,7 @@ interface Mirror {
 export class IpvsDataplane implements Dataplane {
   readonly mode = 'ipvs';
   readonly family: Family;
+  readonly counters: CounterSource;
   readonly #options: IpvsOptions;
   readonly #deps: IpvsDependencies;
   readonly #log: Logger;
@@ -108,6 +111,7 @@ export class IpvsDataplane implements Dataplane {
 
   constructor(options: IpvsOptions, deps: IpvsDependencies) {
     this.family = options.family;
+    this.counters = ipvsCounters(options.family);
     this.#options = options;
     this.#deps = deps;
     this.#log = deps.log;
@@ -134,7 +138,7 @@ export class IpvsDataplane implements Dataplane {
     };
     try {
       probeScheduler(ipvs, this.family, this.#settings.scheduler);
-      probeSets(sets);
+      sets.probe();
       device.ensure();
     } catch (error) {
       await this.stop();
@@ -265,6 +269,13 @@ export class IpvsDataplane implements Dataplane {
         kernel.sets.ensure(id);
       } catch (error) {
         if (!(error instanceof SetInTheWay)) throw error;
+        // Others' rules are not ours to remove, and without the set ours cannot be: those in force stay.
+        const rule = await foreignReference(kernel.iptables, error.set);
+        if (rule !== undefined)
+          throw new Error(
+            `set ${error.set} is of another type than IPVS mode needs, and a rule that is not the proxy's refers to it: remove that rule ("${rule}"), then the set is replaced`,
+            { cause: error },
+          );
         this.#log.warn('Emptying our iptables chains to replace a set that is in the way', {
           reason: error.message,
         });
@@ -321,10 +332,7 @@ export class IpvsDataplane implements Dataplane {
       await kernel.iptables.restore(text);
     } catch (error) {
       if (!(error instanceof IptablesError)) throw error;
-      throw new Error(
-        `${error.message}\nIPVS mode needs the iptables matches set, ipvs, addrtype, physdev, conntrack, mark and comment: load the module named above (xt_set, xt_ipvs, xt_physdev …; on Debian they are part of package linux-image-amd64)`,
-        { cause: error },
-      );
+      throw new Error(`${error.message}\n${restoreHint(error.message)}`, { cause: error });
     }
   }
 
@@ -494,6 +502,9 @@ export class IpvsDataplane implements Dataplane {
       const found = kernel.ipvs.listRealServers(server);
       if (found.length !== reals.size || found.some((one) => !reals.has(realKey(one))))
         return `real servers of ${key}`;
+      // Weights are the operator's to set; how packets get there is not.
+      const led = found.find((one) => one.forwarding !== 'masquerade');
+      if (led !== undefined) return `real server ${realKey(led)} of ${key} is not masqueraded`;
       if (performance.now() > until) {
         await nextTurn();
         if (epoch !== this.#epoch || this.#kernel === undefined) return undefined;
@@ -542,17 +553,6 @@ function everything(wanted: Wanted, applied: Applied): Touched {
   for (const address of wanted.addresses.keys()) touched.addresses.add(address);
   for (const address of applied.addresses) touched.addresses.add(address);
   return touched;
-}
-
-function probeSets(sets: Sets): void {
-  try {
-    sets.probe();
-  } catch (error) {
-    throw new Error(
-      'the kernel lacks a kind of set that IPVS mode needs: load modules ip_set, ip_set_hash_ip, ip_set_hash_ipport, ip_set_hash_ipportip, ip_set_hash_ipportnet, ip_set_bitmap_port (on Debian they are part of package linux-image-amd64, and of linux-image-cloud-amd64)',
-      { cause: error },
-    );
-  }
 }
 
 function sameSet(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {

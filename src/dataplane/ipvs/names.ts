@@ -59,7 +59,10 @@ const setTypes = {
   'KUBE-NODE-PORT-LOCAL-SCTP-HASH': 'hash:ip,port',
   'KUBE-HEALTH-CHECK-NODE-PORT': 'bitmap:port',
   'KUBE-IPVS-IPS': 'hash:ip',
-  // The last two are ours: frontends that a Local policy leaves without an endpoint, for everybody and for outsiders.
+  // The last three are ours: the node's addresses that have virtual servers for node ports, so that those are known
+  // when the address is gone; and frontends that a Local policy leaves without an endpoint, for everybody and for
+  // outsiders.
+  'KUBE-NODE-PORT-IPS': 'hash:ip',
   'KUBE-DROP-INTERNAL': 'hash:ip,port',
   'KUBE-DROP-EXTERNAL': 'hash:ip,port',
 } as const satisfies Record<string, SetType>;

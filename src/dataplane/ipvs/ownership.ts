@@ -15,7 +15,7 @@ const recordSets: readonly SetId[] = [
 /**
  * Takes the records as they are before a sync changes them. A virtual server is ours if its address is one of
  * kube-ipvs0 or of KUBE-IPVS-IPS, if its address and port are in one of our sets, or if it is on an address of the
- * node at a port that is a node port. All others (keepalived's, an operator's) are left alone.
+ * node, now or when the records were made, at a port that is a node port. All others (keepalived's, an operator's) are left alone.
  */
 export function ownership(applied: Applied, node: NodeSide): (server: VirtualServer) => boolean {
   const addresses = new Set([...applied.addresses, ...applied.sets.get('KUBE-IPVS-IPS')!]);
@@ -24,9 +24,10 @@ export function ownership(applied: Applied, node: NodeSide): (server: VirtualSer
     TCP: new Set(applied.sets.get('KUBE-NODE-PORT-TCP')),
     UDP: new Set(applied.sets.get('KUBE-NODE-PORT-UDP')),
   };
+  const nodeAddresses = new Set([...node.addresses, ...applied.sets.get('KUBE-NODE-PORT-IPS')!]);
   return ({ address, port, protocol }) => {
     if (addresses.has(address)) return true;
     if (recorded.has(`${address},${protocol.toLowerCase()}:${port}`)) return true;
-    return protocol !== 'SCTP' && node.addresses.has(address) && nodePorts[protocol].has(String(port));
+    return protocol !== 'SCTP' && nodeAddresses.has(address) && nodePorts[protocol].has(String(port));
   };
 }

@@ -45,6 +45,22 @@ export async function compareRules(iptables: Iptables, rules: RuleSet): Promise<
   return { tables: different, missing, wrong: wrong[0] };
 }
 
+/** A rule outside the mode's own chains that matches on the set, as an iptables command; undefined if there is none. */
+export async function foreignReference(iptables: Iptables, set: string): Promise<string | undefined> {
+  for (const table of tables) {
+    let found: string | undefined;
+    const own: readonly string[] = chainsOf[table];
+    await iptables.save(table, (line) => {
+      const event = parseLine(line);
+      if (event?.kind !== 'rule' || own.includes(event.chain)) return;
+      if (event.args.split(' ').includes(set))
+        found ??= `iptables -t ${table} -A ${event.chain} ${event.args}`;
+    });
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
 async function readChains(iptables: Iptables, table: RuleTable): Promise<Map<string, string[]>> {
   const chains = new Map<string, string[]>();
   await iptables.save(table, (line) => {

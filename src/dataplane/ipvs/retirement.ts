@@ -38,7 +38,7 @@ export class Retirement {
       const state = ipvs.listRealServers(server).find((one) => realKey(one) === real);
       if (state === undefined) return true;
       if (state.activeConnections + state.inactiveConnections > 0) {
-        if (state.weight !== 0) ipvs.editRealServer(server, { ...realServer(real, 0) });
+        if (state.weight !== 0) ipvs.editRealServer(server, realServer(real, 0));
         const key = serverKey(server);
         const entry = this.#waiting.get(key) ?? { server, reals: new Set<string>() };
         entry.reals.add(real);
@@ -57,7 +57,11 @@ export class Retirement {
         const states = new Map(ipvs.listRealServers(server).map((one) => [realKey(one), one]));
         for (const real of reals) {
           const state = states.get(real);
-          if (state !== undefined && state.activeConnections + state.inactiveConnections > 0) continue;
+          if (state !== undefined && state.activeConnections + state.inactiveConnections > 0) {
+            // Somebody gave it weight again: new connections would come, and it would never go.
+            if (state.weight !== 0) ipvs.editRealServer(server, realServer(real, 0));
+            continue;
+          }
           if (state !== undefined) ipvs.deleteRealServer(server, state);
           this.forget(key, real);
           gone(key, real);

@@ -1,12 +1,20 @@
 /** The sets of one family in the kernel, by their IPv4 names, with entries as text. */
 import type { Family } from '../../api/objects.ts';
+import { EPERM, isRefusal } from '../../linux/netlink/errors.ts';
 import { Ipset, isSetInUse } from '../../linux/netlink/ipset/ipset.ts';
 import { parseEntry, printEntry, type SetEntry } from '../../linux/netlink/ipset/objects.ts';
+import { modulePackages } from './checks.ts';
 import { maxElements, setDefinition, setIds, setName, setTypeOf, type SetId } from './names.ts';
 
 /** A set of one of our names is of another type, and rules refer to it. */
 export class SetInTheWay extends Error {
   override readonly name = 'SetInTheWay';
+  readonly set: string;
+
+  constructor(set: string, options?: ErrorOptions) {
+    super(`set ${set} is of another type than wanted, and rules refer to it`, options);
+    this.set = set;
+  }
 }
 
 export class Sets {
@@ -19,9 +27,21 @@ export class Sets {
     this.#family = family;
   }
 
-  /** Throws NetlinkError with words if a set type is missing in the kernel. */
+  /** Throws a sentence if a set type is missing in the kernel. */
   probe(): void {
-    for (const id of setIds) this.#ipset.revision(setDefinition(id, this.#family));
+    for (const id of setIds) {
+      const type = setTypeOf(id);
+      try {
+        this.#ipset.revision(setDefinition(id, this.#family));
+      } catch (error) {
+        if (isRefusal(error, EPERM)) throw error;
+        const module = `ip_set_${type.replace(/,/g, '').replace(':', '_')}`;
+        throw new Error(
+          `the kernel has no sets of type ${type} for ${this.#family}, which IPVS mode needs: load module ${module} ("modprobe ${module}"; ${modulePackages})`,
+          { cause: error },
+        );
+      }
+    }
   }
 
   /** Makes the set if it is missing; one of another type is removed first. Throws SetInTheWay if rules use that. */
@@ -48,9 +68,7 @@ export class Sets {
       this.#ipset.destroy(name);
     } catch (error) {
       if (!isSetInUse(error)) throw error;
-      throw new SetInTheWay(`set ${name} is of another type than wanted, and rules refer to it`, {
-        cause: error,
-      });
+      throw new SetInTheWay(name, { cause: error });
     }
   }
 

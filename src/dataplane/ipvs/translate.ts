@@ -71,6 +71,7 @@ export function translate(route: Route, settings: Settings, node: NodeSide): Rou
         if (local) entries.push([`KUBE-NODE-PORT-LOCAL-${bitmap}`, String(frontend.port)]);
       }
       for (const address of node.nodePorts) {
+        entries.push(['KUBE-NODE-PORT-IPS', address]);
         const text = addressPort(address, port.protocol, frontend.port);
         if (bitmap === undefined) {
           entries.push(['KUBE-NODE-PORT-SCTP-HASH', text]);

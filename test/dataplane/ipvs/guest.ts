@@ -9,6 +9,10 @@ import { IpvsDataplane, type IpvsDependencies } from '../../../src/dataplane/ipv
 import type { IpvsOptions } from '../../../src/dataplane/ipvs/settings.ts';
 import { NetlinkIpvs } from '../../../src/linux/netlink/ipvs/ipvs.ts';
 import { withNetworkNamespace } from '../../../src/linux/netlink/namespace.ts';
+import type { Namespaces } from '../../../src/lab/net/namespaces.ts';
+import { startEchoServer, type PodPort } from '../../../src/lab/pod/echoServer.ts';
+import { openConnection, type Connection } from '../../../src/lab/probe/connection.ts';
+import type { Protocol } from '../../../src/lab/net/sockets.ts';
 import { silentLogger } from '../../../src/log/logger.ts';
 import type { RoutingTable } from '../../../src/services/types.ts';
 import { changesBetween, ipv4Options, ipv6Options, makeTable } from '../iptables/routes.ts';
@@ -33,10 +37,40 @@ export interface Pod {
   readonly ip6: string;
 }
 
+/** What the lab's servers and probes need of namespaces, for those made here; `''` is the node. */
+const entrances = {
+  enter: <T>(namespace: string, work: () => T): T =>
+    namespace === '' ? work() : withNetworkNamespace(`/run/netns/${namespace}`, work),
+} as unknown as Namespaces;
+
+/** A connection of the lab's probes; it talks to the servers of `Node.serve`. */
+export function connectFrom(namespace: string, protocol: Protocol, ip: string, port: number): Connection {
+  return openConnection({
+    namespaces: entrances,
+    namespace,
+    protocol,
+    to: { ip, port },
+    source: undefined,
+    ear: undefined,
+  });
+}
+
+/** `pod1 10.244.1.1`: who answered and whom it saw; or what happened instead. */
+export async function talk(namespace: string, protocol: Protocol, ip: string, port: number): Promise<string> {
+  const connection = connectFrom(namespace, protocol, ip, port);
+  try {
+    const { outcome, greeting } = await connection.first(5000);
+    return greeting === undefined ? outcome : `${greeting.pod} ${greeting.peer}`;
+  } finally {
+    connection.close();
+  }
+}
+
 /** The guest's own first namespace is the node. */
 export class Node {
   readonly pods: readonly Pod[];
   readonly #servers: net.Server[] = [];
+  readonly #echoes: ReturnType<typeof startEchoServer>[] = [];
   readonly #sockets = new Set<net.Socket>();
 
   constructor(pods = 2) {
@@ -87,7 +121,14 @@ export class Node {
     return pod;
   }
 
+  /** Starts the lab's echo servers in every Pod. */
+  serve(...ports: readonly PodPort[]): void {
+    for (const { name } of this.pods)
+      this.#echoes.push(startEchoServer(entrances, { name, namespace: name, ports }));
+  }
+
   close(): void {
+    for (const echo of this.#echoes) echo.close();
     for (const socket of this.#sockets) socket.destroy();
     for (const server of this.#servers) server.close();
   }

@@ -104,6 +104,7 @@ describe('translation', () => {
       'KUBE-NODE-PORT-TCP': ['30443', '30999'],
       'KUBE-NODE-PORT-LOCAL-TCP': ['30443'],
       'KUBE-IPVS-IPS': addresses,
+      'KUBE-NODE-PORT-IPS': ['10.244.1.1', '192.0.2.10'],
     });
     assert.deepEqual([...wanted.addresses.keys()].sort(), addresses);
   });

@@ -46,6 +46,13 @@ $b ln -s "$tree/lib/modules" /newroot/lib/modules
 for tool in modprobe lsmod rmmod insmod modinfo depmod; do
   $b ln -sf "$tree/tools/$tool" "/newroot/usr/sbin/$tool"
 done
+# A tool that the host need not have, with its libraries.
+libraries=$tree/ipvsadm/usr/lib/x86_64-linux-gnu:$tree/ipvsadm/lib/x86_64-linux-gnu
+program=$tree/ipvsadm/usr/sbin/ipvsadm
+[ -e "/newroot$program" ] || program=$tree/ipvsadm/sbin/ipvsadm
+$b rm -f /newroot/usr/sbin/ipvsadm
+printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$libraries" "$program" >/newroot/usr/sbin/ipvsadm
+$b chmod 755 /newroot/usr/sbin/ipvsadm
 # The user-mode kernel has no nf_tables for IP: the older iptables is the one that works.
 if [ "$VM_ENGINE" = uml ] && [ -e /newroot/usr/sbin/xtables-legacy-multi ]; then
   for tool in iptables ip6tables; do
