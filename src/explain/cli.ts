@@ -2,16 +2,16 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { UsageError } from '../config/flags.ts';
 import { inputHelp, parseArguments } from '../render/arguments.ts';
-import type { ClusterObjects } from '../render/cluster.ts';
 import { refuse, type CommandOutput as Output } from '../render/cli.ts';
-import { readInputs } from '../render/inputs.ts';
-import { stderrLogger } from '../render/stderrLogger.ts';
-import type { Wanted } from '../render/wanted.ts';
 import { explainFlags, takeNames } from './arguments.ts';
-import { buildCase } from './build.ts';
+import { canonicalIP } from '../services/ip.ts';
+import { buildCase, type CaseInputs } from './build.ts';
+import type { Case } from './case.ts';
 import { tell } from './explanation.ts';
+import type { Observation } from './live.ts';
 import { printExplanation } from './output/terminal.ts';
 import { parseConntrack, readDumps } from './sources/dump.ts';
+import { isThisMachine, readObjects } from './sources/objects.ts';
 
 interface CommandOutput extends Output {
   readonly colour: boolean;
@@ -73,26 +73,6 @@ async function explain(argv: readonly string[], io: CommandOutput): Promise<numb
   const from = flag('from') || (names.length > 1 || flag('to') !== '' ? (names[0] ?? '') : '');
   if (to === '')
     throw new UsageError('where does the packet go? Give --to ADDRESS:PORT or --to NAMESPACE/SERVICE:PORT');
-  const given = await parsed.inputs();
-  for (const warning of given.warnings) io.err(`${warning}\n`);
-  let cluster: ClusterObjects | undefined;
-  let wanted: Wanted | undefined;
-  if (given.paths.length > 0 || given.live)
-    ({ cluster } = await readInputs(given, { log: stderrLogger(io.err) }));
-  else if (flag('dump') === '') {
-    const { askDaemon } = await import('../render/daemon.ts');
-    const { inputs, refusal } = await askDaemon(given, io.err);
-    if (inputs === undefined) io.err(`Services are not known, only rules: ${refusal}\n`);
-    else ({ cluster, wanted } = inputs);
-  }
-  for (const { file, line, object, field, message } of cluster?.problems ?? []) {
-    io.err(`${file}${line > 0 ? `:${line}` : ''}: ${object} ${field}: ${message}\n`);
-  }
-  const dumpFiles = parsed.extra.get('dump') ?? [];
-  const useKernel =
-    parsed.switches.has('kernel') ||
-    parsed.switches.has('live') ||
-    (given.paths.length === 0 && dumpFiles.length === 0);
   const question = {
     from,
     to,
@@ -100,55 +80,98 @@ async function explain(argv: readonly string[], io: CommandOutput): Promise<numb
     sourcePort: flag('sport'),
     inInterface: flag('in-interface'),
   };
+  const dumpFiles = parsed.extra.get('dump') ?? [];
+  const asked = await parsed.inputs();
+  for (const warning of asked.warnings) io.err(`${warning}\n`);
+  const { given, cluster, wanted, remarks } = await readObjects(
+    asked,
+    question,
+    dumpFiles.length > 0,
+    io.err,
+  );
+  for (const { file, line, object, field, message } of cluster?.problems ?? []) {
+    io.err(`${file}${line > 0 ? `:${line}` : ''}: ${object} ${field}: ${message}\n`);
+  }
+  const useKernel =
+    parsed.switches.has('kernel') ||
+    parsed.switches.has('live') ||
+    (given.paths.length === 0 && dumpFiles.length === 0 && (!given.live || isThisMachine(given, cluster)));
   const conntrackFile = flag('conntrack');
-  const made = await buildCase({
+  const inputs: CaseInputs = {
     question,
     given: wanted === undefined ? given : { ...given, config: wanted.config },
     cluster,
+    remarks,
     ...(wanted === undefined ? {} : { daemon: wanted }),
     ...(dumpFiles.length === 0 ? {} : { dump: readDumps(dumpFiles) }),
     ...(useKernel && dumpFiles.length === 0
       ? {
-          kernel: async (family) => {
+          kernel: once(async (family) => {
             const { readKernel } = await import('./sources/kernel.ts');
             return readKernel(family);
-          },
+          }),
         }
       : {}),
     ...(conntrackFile === '' ? {} : { flows: parseConntrack(readFileSync(conntrackFile, 'utf8')) }),
-  });
+  };
+  const made = await buildCase(inputs);
   const explanation = tell(made);
   const outcomes = explanation.outcomes;
   const arrives =
     outcomes.every(({ kind }) => kind === 'endpoint' || kind === 'forward' || kind === 'node') &&
     !explanation.findings.some(({ severity }) => severity === 'cause');
 
+  const live = parsed.switches.has('live')
+    ? await observe(made, inputs, number(flag('count'), 10), number(flag('seconds'), 10), io)
+    : undefined;
   const html = flag('html');
   if (html !== '') {
     const { renderPage } = await import('./output/html.ts');
-    const page = renderPage(explanation);
+    const page = renderPage(explanation, live);
     if (html === '-') io.out(page);
     else writeFileSync(html, page);
   }
-  const live = parsed.switches.has('live')
-    ? await observe(made, number(flag('count'), 10), number(flag('seconds'), 10))
-    : undefined;
   if (parsed.switches.has('json')) {
     io.out(`${JSON.stringify({ ...explanation, ...(live === undefined ? {} : { live }) }, undefined, 2)}\n`);
   } else if (html !== '-') {
+    const colour = process.stdout.isTTY && process.env['NO_COLOR'] === undefined;
     if (html !== '') io.out(`Written: ${html}\n\n`);
-    io.out(printExplanation(explanation, process.stdout.isTTY && process.env['NO_COLOR'] === undefined));
+    io.out(printExplanation(explanation, colour));
     if (live !== undefined) {
-      const { printObservation } = await import('./live.ts');
-      io.out(printObservation(live));
+      const { printObservation } = await import('./output/liveText.ts');
+      io.out(printObservation(live, colour));
     }
   }
   return arrives && live?.agrees !== false ? 0 : 1;
 }
 
-async function observe(made: Parameters<typeof tell>[0], count: number, seconds: number) {
+async function observe(
+  made: Case,
+  inputs: CaseInputs,
+  count: number,
+  seconds: number,
+  io: CommandOutput,
+): Promise<Observation> {
   const { observeLive } = await import('./live.ts');
-  return observeLive(made, count, seconds * 1000);
+  const { from } = inputs.question;
+  return observeLive(made, {
+    count,
+    milliseconds: seconds * 1000,
+    source: canonicalIP(from),
+    onWait: (whose) =>
+      io.err(`Watching for ${seconds} s: connections of ${whose}. Make one, or wait for one.\n`),
+    predict: (source) => buildCase({ ...inputs, question: { ...inputs.question, from: source } }),
+  });
+}
+
+/** The same answer for every question about the same family. */
+function once<K, V>(ask: (key: K) => Promise<V>): (key: K) => Promise<V> {
+  const answers = new Map<K, Promise<V>>();
+  return (key) => {
+    const answer = answers.get(key) ?? ask(key);
+    answers.set(key, answer);
+    return answer;
+  };
 }
 
 function number(text: string, fallback: number): number {

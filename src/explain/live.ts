@@ -1,10 +1,13 @@
-/** What really happens, from the kernel's connection tracking, laid over what was predicted. */
-import { createSocket } from 'node:dgram';
-import { connect } from 'node:net';
-import type { Case, KnownFlow } from './case.ts';
-import { percent } from './explanation.ts';
-import { formatPlace, startsHere } from './packet.ts';
-import { readFlows } from './sources/kernel.ts';
+/** What really happens: connections of our own or of others, in the kernel's own words, laid over what was predicted. */
+import type { Case } from './case.ts';
+import { dialOurselves } from './live/dial.ts';
+import { flowKey, isAnybody, untranslated, type Happened, type SeenConnection } from './live/happened.ts';
+import { layOver, wayOf, type LaidPacket } from './live/layOver.ts';
+import { findPodNamespace } from './live/podNamespace.ts';
+import type { ProbeFrom } from './live/probe.ts';
+import { watchOthers } from './live/watch.ts';
+import { startsHere } from './packet.ts';
+import { readFlowsTo } from './sources/kernel.ts';
 
 export interface ObservedEnd {
   /** `10.244.1.10:8080`, `refused`, `no answer` */
@@ -14,177 +17,175 @@ export interface ObservedEnd {
   readonly predicted: number | undefined;
 }
 
+/** Packets that went the same way through the rules; `client` and `ended` are those of the first. */
+export interface ObservedWay extends LaidPacket {
+  readonly packets: number;
+}
+
 export interface Observation {
   /** `dialled`: connections of our own; `watched`: those that came. */
   readonly how: 'dialled' | 'watched';
+  /** Whence, or whose: `this machine`, `the network namespace of Pod shop/web-1`, `anybody`. */
+  readonly from: string;
   readonly connections: number;
   readonly ends: readonly ObservedEnd[];
+  /** What the kernel traced: the first packets of up to 32 of the connections. Those that differ come first. */
+  readonly ways: readonly ObservedWay[];
   /** Nothing happened that was not predicted; undefined: nothing happened. */
   readonly agrees: boolean | undefined;
+  /** What could not be seen, and why. */
+  readonly remarks: readonly string[];
 }
 
-interface Dialled {
-  readonly port: number;
-  readonly result: 'connected' | 'answered' | 'sent' | 'refused' | 'silence';
+export interface ObserveOptions {
+  /** How many connections at most. */
+  readonly count: number;
+  /** How long others' connections are waited for. */
+  readonly milliseconds: number;
+  /** An address of this machine to dial from; undefined: the kernel chooses. */
+  readonly source: string | undefined;
+  /** The same question for another client: who comes is not known before. Undefined: it cannot be asked. */
+  readonly predict: (source: string) => Promise<Case | undefined>;
+  /** Told once, where others' connections are waited for: whose. */
+  readonly onWait?: (whose: string) => void;
 }
 
-const patience = 1000;
+/** Clients that a prediction of their own is made for. */
+const clientsMost = 16;
 
-/** Needs root. @param milliseconds how long to watch, where nothing can be dialled from here */
-export async function observeLive(given: Case, count: number, milliseconds: number): Promise<Observation> {
+/** Needs root. Throws where the kernel refuses everything; what it refuses in part is told in `remarks`. */
+export async function observeLive(given: Case, options: ObserveOptions): Promise<Observation> {
   const { packet } = given;
-  const before = new Set(flowsOf(given).map(keyOf));
-  const tally = new Map<string, number>();
-  const add = (end: string): void => void tally.set(end, (tally.get(end) ?? 0) + 1);
-  const how = startsHere(packet.origin) && packet.protocol !== 'SCTP' ? 'dialled' : 'watched';
-  if (how === 'dialled') {
-    for (let i = 0; i < count; i++) {
-      const { port, result } = await dial(given);
-      const flow = flowsOf(given).find((one) => one.sourcePort === port);
-      if (result === 'refused' && (flow === undefined || !isTranslated(flow))) add('refused');
-      else if (flow !== undefined && isTranslated(flow)) {
-        add(
-          formatPlace(flow.endpoint, flow.endpointPort) +
-            (result === 'refused' ? ' (refuses)' : result === 'silence' ? ' (silent)' : ''),
-        );
-      } else add(result === 'silence' ? 'no answer' : 'this node or beyond, untranslated');
-    }
-  } else {
-    const seen = new Set(before);
-    const end = Date.now() + milliseconds;
-    while (Date.now() < end && seen.size - before.size < count) {
-      for (const flow of flowsOf(given)) {
-        const key = keyOf(flow);
-        if (seen.has(key) || flow.source !== packet.origin.address) continue;
-        seen.add(key);
-        add(isTranslated(flow) ? formatPlace(flow.endpoint, flow.endpointPort) : 'untranslated');
-      }
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-  }
-  return judge(given, how, tally);
+  const remarks: string[] = [];
+  const place = whereFrom(given, options.source, remarks);
+  const known = new Set((await readFlowsTo(packet)).map(flowKey));
+  const from = place?.name ?? (isAnybody(given) ? 'anybody' : packet.origin.name);
+  if (place === undefined) options.onWait?.(from);
+  const happened =
+    place === undefined
+      ? await watchOthers(given, options.count, options.milliseconds, known)
+      : await dialOurselves(given, options.count, place);
+  remarks.push(...happened.remarks);
+  const cases = await casesFor(given, happened, options);
+  const how = place === undefined ? 'watched' : 'dialled';
+  const ends = judgeEnds(how, happened.connections, (source) => cases.get(source) ?? given);
+  const ways = waysOf(happened, known, (source) => cases.get(source) ?? given);
+  const { length } = happened.connections;
+  return {
+    how,
+    from,
+    connections: length,
+    ends,
+    ways,
+    agrees:
+      length + ways.length === 0
+        ? undefined
+        : ends.every(({ predicted }) => predicted !== undefined) &&
+          ways.every(({ agrees }) => agrees !== false),
+    remarks,
+  };
 }
 
-function judge(
-  { prediction }: Case,
+/** Where a probe can be sent from; undefined: nowhere here, others have to be watched. */
+function whereFrom(
+  { packet }: Case,
+  source: string | undefined,
+  remarks: string[],
+): (ProbeFrom & { readonly name: string }) | undefined {
+  const { origin, protocol, sourcePort = 0 } = packet;
+  if (protocol === 'SCTP') {
+    remarks.push('SCTP is watched only: make a connection in the meantime.');
+    return undefined;
+  }
+  if (startsHere(origin)) return { namespace: undefined, source, sourcePort, name: 'this machine' };
+  if (origin.kind !== 'podHere') return undefined;
+  const namespace = findPodNamespace(origin.address);
+  if (namespace === undefined) {
+    remarks.push(
+      `No network namespace to be seen from here has the address ${origin.address}, so nothing can be dialled from inside ${origin.name}: its own packets are watched instead.`,
+    );
+    return undefined;
+  }
+  return { namespace, source: origin.address, sourcePort, name: `the network namespace of ${origin.name}` };
+}
+
+/** Predictions for the clients that came, by their addresses. */
+async function casesFor(
+  given: Case,
+  { connections, traces }: Happened,
+  { predict }: ObserveOptions,
+): Promise<Map<string, Case>> {
+  const cases = new Map([[given.packet.origin.address, given]]);
+  const sources = new Set([
+    ...traces.map(({ first }) => first.source),
+    ...connections.map(({ source }) => source),
+  ]);
+  for (const source of sources) {
+    if (cases.has(source) || cases.size > clientsMost) continue;
+    const made = await predict(source);
+    if (made !== undefined) cases.set(source, made);
+  }
+  return cases;
+}
+
+function judgeEnds(
   how: Observation['how'],
-  tally: ReadonlyMap<string, number>,
-): Observation {
-  const predicted = new Map<string, number>();
+  connections: readonly SeenConnection[],
+  caseOf: (source: string) => Case,
+): ObservedEnd[] {
+  const ends = new Map<string, { connections: number; predicted: number | undefined }>();
+  for (const { end, source } of connections) {
+    const predicted = predictedShares(how, caseOf(source)).get(end.replace(/ \(.*\)$/, ''));
+    // One client's prediction need not be the other's.
+    const key = `${end} ${predicted ?? ''}`;
+    const found = ends.get(key);
+    if (found === undefined) ends.set(key, { connections: 1, predicted });
+    else found.connections++;
+  }
+  return [...ends]
+    .map(([key, one]) => ({ end: key.slice(0, key.lastIndexOf(' ')), ...one }))
+    .sort((a, b) => b.connections - a.connections);
+}
+
+/** How likely each end is, over all that is possible. */
+function predictedShares(how: Observation['how'], { prediction }: Case): Map<string, number> {
+  const shares = new Map<string, number>();
+  const atLeast = (end: string, share: number): void =>
+    void shares.set(end, Math.max(shares.get(end) ?? 0, share));
   for (const { outcomes } of prediction.possibilities) {
     for (const { kind, destination, probability } of outcomes) {
-      const name =
-        kind === 'endpoint'
-          ? destination
-          : kind === 'reject'
-            ? 'refused'
-            : kind === 'drop'
-              ? 'no answer'
-              : how === 'watched'
-                ? 'untranslated'
-                : 'this node or beyond, untranslated';
-      predicted.set(name, Math.max(predicted.get(name) ?? 0, probability));
-      // Nobody may listen on the node itself, or beyond it.
-      if (kind === 'node' || kind === 'forward') {
-        predicted.set('refused', probability);
-        predicted.set('no answer', probability);
+      if (kind === 'endpoint') atLeast(destination, probability);
+      else if (kind === 'reject') atLeast('refused', probability);
+      else if (kind === 'drop') atLeast('no answer', probability);
+      else {
+        atLeast(untranslated[how], probability);
+        // Nobody may listen on the node itself, or beyond it.
+        atLeast('refused', probability);
+        atLeast('no answer', probability);
       }
     }
   }
-  const ends = [...tally].map(([end, connections]) => ({
-    end,
-    connections,
-    predicted: predicted.get(end.replace(/ \(.*\)$/, '')),
-  }));
-  const connections = ends.reduce((sum, one) => sum + one.connections, 0);
-  const agrees = connections === 0 ? undefined : ends.every((one) => one.predicted !== undefined);
-  return { how, connections, ends: ends.sort((a, b) => b.connections - a.connections), agrees };
+  return shares;
 }
 
-export function printObservation({ how, connections, ends, agrees }: Observation): string {
-  const lines = [
-    '',
-    `WHAT REALLY HAPPENED (${connections} connections ${how === 'dialled' ? 'dialled from here' : 'watched'})`,
-  ];
-  for (const { end, connections: n, predicted } of ends) {
-    const share = percent(n / connections).padStart(8);
-    lines.push(
-      `${share}  ${end.padEnd(34)} ${predicted === undefined ? 'NOT predicted' : `predicted ${percent(predicted)}`}`,
-    );
+function waysOf(
+  { traces }: Happened,
+  known: ReadonlySet<string>,
+  caseOf: (source: string) => Case,
+): ObservedWay[] {
+  const ways = new Map<string, { laid: LaidPacket; packets: number }>();
+  for (const trace of traces) {
+    const { prediction, rules } = caseOf(trace.first.source);
+    const laid = layOver(trace, prediction.ends, {
+      sameText: rules.kind === 'kernel',
+      known: known.has(flowKey(trace.first)),
+    });
+    const key = wayOf(laid);
+    const found = ways.get(key);
+    if (found === undefined) ways.set(key, { laid, packets: 1 });
+    else found.packets++;
   }
-  lines.push(
-    agrees === undefined
-      ? '  Nobody came: dial it in the meantime, or watch longer (--seconds).'
-      : agrees
-        ? '  As predicted.'
-        : '  Not as predicted: something else has a hand in it.',
-  );
-  return `${lines.join('\n')}\n`;
-}
-
-function flowsOf({ packet }: Case): KnownFlow[] {
-  return readFlows(packet.family, []).filter(
-    ({ protocol, destination, destinationPort }) =>
-      protocol === packet.protocol &&
-      destination === packet.destination &&
-      destinationPort === packet.destinationPort,
-  );
-}
-
-function keyOf({ source, sourcePort }: KnownFlow): string {
-  return `${source} ${sourcePort}`;
-}
-
-function isTranslated({ destination, destinationPort, endpoint, endpointPort }: KnownFlow): boolean {
-  return destination !== endpoint || destinationPort !== endpointPort;
-}
-
-function dial(given: Case): Promise<Dialled> {
-  return given.packet.protocol === 'UDP' ? dialUDP(given) : dialTCP(given);
-}
-
-function dialTCP({ packet }: Case): Promise<Dialled> {
-  return new Promise((resolve) => {
-    const socket = connect({ host: packet.destination, port: packet.destinationPort });
-    let port = 0;
-    const end = (result: Dialled['result']): void => {
-      clearTimeout(timer);
-      port = socket.localPort ?? port;
-      // An orderly end: the program on the other side must not take us for a fault.
-      socket.resume();
-      socket.end();
-      setTimeout(() => socket.destroy(), patience).unref();
-      resolve({ port, result });
-    };
-    const timer = setTimeout(() => end('silence'), patience);
-    socket.once('connect', () => end('connected'));
-    socket.once('error', (error: NodeJS.ErrnoException & { localPort?: number }) => {
-      port = error.localPort ?? port;
-      end(error.code === 'ECONNREFUSED' ? 'refused' : 'silence');
-    });
-    socket.on('error', () => undefined);
-  });
-}
-
-function dialUDP({ packet }: Case): Promise<Dialled> {
-  return new Promise((resolve) => {
-    const socket = createSocket(packet.family === 'IPv6' ? 'udp6' : 'udp4');
-    let port = 0;
-    let timer: NodeJS.Timeout | undefined;
-    const end = (result: Dialled['result']): void => {
-      clearTimeout(timer);
-      socket.removeAllListeners();
-      socket.close();
-      resolve({ port, result });
-    };
-    socket.once('message', () => end('answered'));
-    socket.once('error', (error: NodeJS.ErrnoException) =>
-      end(error.code === 'ECONNREFUSED' ? 'refused' : 'silence'),
-    );
-    socket.connect(packet.destinationPort, packet.destination, () => {
-      port = socket.address().port;
-      timer = setTimeout(() => end('sent'), patience / 4);
-      socket.send(Buffer.from('\n'));
-    });
-  });
+  return [...ways.values()]
+    .map(({ laid, packets }) => ({ packets, ...laid }))
+    .sort((a, b) => Number(a.agrees ?? true) - Number(b.agrees ?? true) || b.packets - a.packets);
 }

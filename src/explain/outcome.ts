@@ -33,6 +33,8 @@ export interface Possibility {
 export interface Prediction {
   /** The ordinary possibility first; there is one at least. */
   readonly possibilities: readonly Possibility[];
+  /** Every way that was followed to its end, before those that look alike were merged; none where no rules were. */
+  readonly ends: readonly End[];
   /** Too many branches: not all possibilities were followed. */
   readonly incomplete: boolean;
 }
@@ -56,7 +58,7 @@ export function predict(ends: readonly End[], world: World, incomplete: boolean)
     outcomes: merge(list, world),
   }));
   possibilities.sort((a, b) => unusual(a) - unusual(b));
-  return { possibilities, incomplete };
+  return { possibilities, ends, incomplete };
 }
 
 /**

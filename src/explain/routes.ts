@@ -217,5 +217,5 @@ export function predictFromRoutes(packet: Packet, world: World, wanted: Wanted):
             steps: [],
           },
         ];
-  return { possibilities: [{ assumptions: [], outcomes }], incomplete: false };
+  return { possibilities: [{ assumptions: [], outcomes }], ends: [], incomplete: false };
 }

@@ -146,7 +146,20 @@ export function receiveInThreadPool(fd: number, bytes: Uint8Array, flags: number
 
 /** Calls back from the event loop whenever `fd` is readable; returns the function that ends it. Keeps the process alive. */
 export function watchReadable(fd: number, callback: () => void): () => void {
-  const handle = koffi.node.poll(fd, { readable: true }, () => callback());
+  return watch(fd, { readable: true }, callback);
+}
+
+/** As `watchReadable`, for room to write; a connection that is under way is writable once it stands or has failed. */
+export function watchWritable(fd: number, callback: () => void): () => void {
+  return watch(fd, { writable: true }, callback);
+}
+
+function watch(
+  fd: number,
+  events: { readonly readable?: true; readonly writable?: true },
+  callback: () => void,
+): () => void {
+  const handle = koffi.node.poll(fd, events, () => callback());
   let open = true;
   return () => {
     if (!open) return;

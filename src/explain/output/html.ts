@@ -1,5 +1,7 @@
 /** An explanation as one page: a picture of the way through the hooks, readable without knowing them. No scripts. */
 import { percent, type Explanation, type ToldHook, type ToldStep } from '../explanation.ts';
+import type { Observation } from '../live.ts';
+import { liveStyle, renderObservation } from './liveHtml.ts';
 import { drawWay } from './picture.ts';
 import { escape } from './escape.ts';
 
@@ -29,7 +31,8 @@ li{border-left:2px solid var(--line);padding:.1rem 0 .5rem .9rem}li.rewrite{bord
 .rule{display:block;color:var(--faint)}.cause-text{color:var(--accent)}.packet{display:inline-block;background:var(--soft);border-radius:4px;padding:0 .4em;margin-top:.15rem}
 `;
 
-export function renderPage(explanation: Explanation): string {
+/** @param live what really happened, where somebody looked */
+export function renderPage(explanation: Explanation, live?: Observation): string {
   const { question, outcomes, way, findings, conntrack, otherwise, remarks, node } = explanation;
   const isBad = outcomes.some(({ kind }) => kind === 'drop' || kind === 'reject' || kind === 'unknown');
   const title = `${question.protocol} ${question.source} → ${question.destination}`;
@@ -72,7 +75,8 @@ export function renderPage(explanation: Explanation): string {
       );
     parts.push(`<p>${escape(assumptions.join(', and '))}: ${escape(list.join(', '))}</p>`);
   }
-  return `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>${escape(title)}</title><style>${style}</style></head><body><main>${parts.join('\n')}</main></body></html>\n`;
+  if (live !== undefined) parts.push(renderObservation(live));
+  return `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>${escape(title)}</title><style>${style}${live === undefined ? '' : liveStyle}</style></head><body><main>${parts.join('\n')}</main></body></html>\n`;
 }
 
 function hookSection({ hook, packet, steps }: ToldHook): string {

@@ -1,11 +1,11 @@
 /** An explanation for a terminal: at most 80 columns, coloured only where asked. */
 import { percent, type Explanation, type ToldHook, type ToldStep } from '../explanation.ts';
 
-const columns = 80;
+export const columns = 80;
 
 type Paint = (text: string) => string;
 
-interface Palette {
+export interface Palette {
   readonly title: Paint;
   readonly good: Paint;
   readonly bad: Paint;
@@ -13,7 +13,7 @@ interface Palette {
   readonly cause: Paint;
 }
 
-function palette(colour: boolean): Palette {
+export function palette(colour: boolean): Palette {
   const paint =
     (code: string): Paint =>
     (text) =>

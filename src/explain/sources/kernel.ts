@@ -6,7 +6,8 @@ import { listLocalAddresses } from '../../linux/addresses.ts';
 import { run } from '../../linux/exec.ts';
 import { parseSave } from '../../linux/iptables/save.ts';
 import { ConntrackTable } from '../../linux/netlink/ctnetlink.ts';
-import { IPS_SEEN_REPLY } from '../../linux/netlink/conntrack-entry.ts';
+import { IPS_SEEN_REPLY, type ConntrackEntry } from '../../linux/netlink/conntrack-entry.ts';
+import { watchNewConnections } from '../../linux/netlink/conntrackEvents.ts';
 import { NetlinkIpvs } from '../../linux/netlink/ipvs/ipvs.ts';
 import { serverFamily } from '../../linux/netlink/ipvs/objects.ts';
 import { NftSocket } from '../../linux/netlink/nftables/socket.ts';
@@ -18,6 +19,7 @@ import { iptablesChains } from '../iptables/evaluate.ts';
 import type { ServerState } from '../ipvs/evaluate.ts';
 import { nftChains } from '../nft/evaluate.ts';
 import { tableFromKernel } from '../nft/fromNetlink.ts';
+import { protocolNumbers, type Packet } from '../packet.ts';
 import type { RuleMode } from '../routes.ts';
 import type { BaseChain } from '../walk.ts';
 import type { IpSet, InterfaceRoute } from '../world.ts';
@@ -169,29 +171,77 @@ function readRecent(): Map<string, Set<string>> {
 
 const protocols: Readonly<Record<number, KnownFlow['protocol']>> = { 6: 'TCP', 17: 'UDP', 132: 'SCTP' };
 
+/** Undefined for protocols that Services have not. */
+function knownFlow({ original, reply, status }: ConntrackEntry): KnownFlow | undefined {
+  const protocol = protocols[original.protocol];
+  if (protocol === undefined) return undefined;
+  return {
+    protocol,
+    source: original.source,
+    sourcePort: original.sourcePort,
+    destination: original.destination,
+    destinationPort: original.destinationPort,
+    endpoint: reply.source,
+    endpointPort: reply.sourcePort,
+    answered: (status & IPS_SEEN_REPLY) !== 0,
+  };
+}
+
 export function readFlows(family: Family, remarks: string[]): KnownFlow[] {
   const table = new ConntrackTable();
   try {
-    return table.listAll(family).flatMap(({ original, reply, status }) => {
-      const protocol = protocols[original.protocol];
-      if (protocol === undefined) return [];
-      return [
-        {
-          protocol,
-          source: original.source,
-          sourcePort: original.sourcePort,
-          destination: original.destination,
-          destinationPort: original.destinationPort,
-          endpoint: reply.source,
-          endpointPort: reply.sourcePort,
-          answered: (status & IPS_SEEN_REPLY) !== 0,
-        },
-      ];
-    });
+    return table.listAll(family).flatMap((entry) => knownFlow(entry) ?? []);
   } catch (error) {
     remarks.push(`connection tracking could not be read: ${(error as Error).message}`);
     return [];
   } finally {
     table.close();
   }
+}
+
+/** The connections that were made to where the packet goes. Throws if the kernel refuses. */
+export async function readFlowsTo({
+  family,
+  protocol,
+  destination,
+  destinationPort,
+}: Packet): Promise<KnownFlow[]> {
+  const table = new ConntrackTable();
+  let flows: KnownFlow[] = [];
+  try {
+    await table.list(
+      family,
+      { protocol: protocolNumbers[protocol], destination, destinationPort },
+      (entry) => {
+        const flow = knownFlow(entry);
+        if (flow !== undefined) flows.push(flow);
+      },
+      () => {
+        flows = [];
+      },
+    );
+    return flows;
+  } finally {
+    table.close();
+  }
+}
+
+/**
+ * Tells new connections to where the packet goes, as connection tracking begins to remember them. What is lost on the
+ * way `readFlowsTo` still finds.
+ * @returns the function that ends it
+ */
+export function watchFlowsTo(packet: Packet, onFlow: (flow: KnownFlow) => void): () => void {
+  return watchNewConnections(
+    (entry) => {
+      const flow = knownFlow(entry);
+      if (
+        flow?.protocol === packet.protocol &&
+        flow.destination === packet.destination &&
+        flow.destinationPort === packet.destinationPort
+      )
+        onFlow(flow);
+    },
+    () => undefined,
+  );
 }

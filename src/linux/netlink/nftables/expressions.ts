@@ -27,6 +27,7 @@ export type MetaKey =
   | 'oif'
   | 'iifname'
   | 'oifname'
+  | 'nftrace'
   | 'nfproto'
   | 'l4proto'
   | number;
@@ -253,18 +254,26 @@ function writeData(writer: MessageWriter, type: number, data: Data): void {
   else writeVerdict(writer, type, data.verdict);
 }
 
+/** NF_VERDICT_MASK: what rules of iptables return may carry an errno or a queue's number above. */
+const PACKET_VERDICT = 0xff;
+
+export function readVerdict(reader: AttributeReader): Verdict {
+  let code: VerdictName = 'continue';
+  let chain: string | undefined;
+  while (reader.next()) {
+    if (reader.type === VERDICT_CODE) {
+      const number = reader.u32();
+      code = verdictOf.get(number) ?? verdictOf.get(number & PACKET_VERDICT) ?? 'continue';
+    } else if (reader.type === VERDICT_CHAIN) chain = reader.string();
+  }
+  return chain === undefined ? { code } : { code, chain };
+}
+
 export function readData(reader: AttributeReader): Data {
   while (reader.next()) {
     if (reader.type === DATA_VALUE) return { value: reader.data() };
     if (reader.type !== DATA_VERDICT) continue;
-    const inner = reader.nested();
-    let code: VerdictName = 'continue';
-    let chain: string | undefined;
-    while (inner.next()) {
-      if (inner.type === VERDICT_CODE) code = verdictOf.get(inner.u32()) ?? 'continue';
-      else if (inner.type === VERDICT_CHAIN) chain = inner.string();
-    }
-    return { verdict: chain === undefined ? { code } : { code, chain } };
+    return { verdict: readVerdict(reader.nested()) };
   }
   return { value: new Uint8Array(0) };
 }
@@ -336,6 +345,7 @@ const metaKey = named(
   ['oif', 5],
   ['iifname', 6],
   ['oifname', 7],
+  ['nftrace', 12],
   ['nfproto', 15],
   ['l4proto', 16],
 );

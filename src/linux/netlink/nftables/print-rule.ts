@@ -199,6 +199,7 @@ class RulePrinter {
       case 'set meta': {
         const held = this.#held(expression.source);
         const value = held?.value === undefined ? (held === undefined ? '?' : this.#text(held)) : undefined;
+        if (expression.key === 'nftrace' && value === undefined) return `meta nftrace set ${held!.value![0]}`;
         return `meta ${expression.key} set ${value ?? formatValue(expression.key === 'priority' ? 'classid' : 'mark', held!.value!)}`;
       }
       case 'nat':

@@ -145,6 +145,12 @@ export function setMark(value: number): Statement {
   ];
 }
 
+/** `meta nftrace set 1`: from here on the kernel tells which rules the packet meets (NFNLGRP_NFTRACE). */
+export const traceOn: Statement = [
+  { kind: 'immediate', register: 1, data: { value: Uint8Array.of(1) } },
+  { kind: 'set meta', key: 'nftrace', source: 1 },
+];
+
 /** `meta mark set meta mark | BITS` */
 export function markOr(bits: number): Statement {
   return [

@@ -1,0 +1,43 @@
+/** What was seen of connections, and what both ways of seeing share. */
+import type { Case, KnownFlow } from '../case.ts';
+import { formatPlace } from '../packet.ts';
+import { somebodyOutside } from '../subject.ts';
+import type { KernelTrace } from './kernelTrace.ts';
+
+/** Connections whose first packet is traced; all are counted. */
+export const tracedMost = 32;
+
+/** How a connection ended that no rule translated. */
+export const untranslated = {
+  dialled: 'this node or beyond, untranslated',
+  watched: 'untranslated',
+} as const;
+
+export interface SeenConnection {
+  /** `10.244.1.10:8080`, `refused`, `no answer`, or one of `untranslated`. */
+  readonly end: string;
+  readonly source: string;
+}
+
+export interface Happened {
+  readonly connections: readonly SeenConnection[];
+  readonly traces: readonly KernelTrace[];
+  readonly remarks: readonly string[];
+}
+
+/** The question names no client in particular. */
+export function isAnybody({ packet }: Case): boolean {
+  return packet.origin.address === somebodyOutside[packet.family];
+}
+
+export function flowKey({ source, sourcePort }: Pick<KnownFlow, 'source' | 'sourcePort'>): string {
+  return `${source} ${sourcePort}`;
+}
+
+/** Where the flow was translated to; undefined if it was not. */
+export function translatedTo(flow: KnownFlow): string | undefined {
+  const { destination, destinationPort, endpoint, endpointPort } = flow;
+  return destination !== endpoint || destinationPort !== endpointPort
+    ? formatPlace(endpoint, endpointPort)
+    : undefined;
+}
