@@ -21,6 +21,8 @@ export interface PodInfo {
   readonly node: string;
   /** Undefined: it does not say. */
   readonly ready: boolean | undefined;
+  /** `Running`, `Pending`, …; empty if it does not say. */
+  readonly phase: string;
   readonly ports: readonly ContainerPort[];
 }
 
@@ -44,12 +46,20 @@ export interface ServiceInfo {
   /** Why no proxy looks at it. */
   readonly passedOver: { readonly field: string; readonly reason: string } | undefined;
   readonly slices: readonly EndpointSlice[];
+  /** spec.publishNotReadyAddresses */
+  readonly publishesUnready: boolean;
+  /** spec.externalName; empty if it has none, or it is not known. */
+  readonly externalName: string;
+  /** The object is known as published, not only what a proxy keeps of it. */
+  readonly published: boolean;
 }
 
 export class Catalog {
   readonly services: readonly ServiceInfo[];
   readonly pods: readonly PodInfo[];
   readonly nodes: readonly Node[];
+  /** `namespace/name` of Services that slices say they are of, and that are not there. */
+  readonly strayOwners: readonly string[];
 
   constructor(cluster: ClusterObjects) {
     const slices = new Map<string, EndpointSlice[]>();
@@ -65,6 +75,7 @@ export class Catalog {
       services.push(describe(source.object, source.value, slices, { field, reason }));
     }
     this.services = services;
+    this.strayOwners = [...slices.keys()].filter((owner) => !services.some(({ name }) => name === owner));
     this.pods = cluster.others.map(({ kind, value }) => podOf(kind, value));
     this.nodes = cluster.nodes;
   }
@@ -116,6 +127,9 @@ function describe(
     selector: Object.keys(selector).length === 0 ? undefined : selector,
     passedOver,
     slices: slices.get(name) ?? [],
+    publishesUnready: spec['publishNotReadyAddresses'] === true,
+    externalName: text(spec['externalName']),
+    published: value !== undefined,
   };
 }
 
@@ -135,6 +149,7 @@ function podOf(kind: string, value: Json): PodInfo {
     labels: textMap(map(pod['metadata'])['labels']),
     ips: kind === 'Pod' ? [...new Set(addresses.flatMap((ip) => canonicalIP(text(ip)) ?? []))] : [],
     node: text(spec['nodeName']),
+    phase: text(status['phase']),
     ready: condition === undefined ? undefined : condition['status'] === 'True',
     ports: list(spec['containers'])
       .flatMap((container) => list(map(container)['ports']))

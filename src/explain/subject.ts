@@ -3,7 +3,8 @@ import type { Family, Protocol } from '../api/objects.ts';
 import { canonicalIP, familyOf } from '../services/ip.ts';
 import type { RoutingTable } from '../services/types.ts';
 import { endpointsOfPod } from './podAddresses.ts';
-import type { Catalog, PodInfo } from './catalog.ts';
+import type { Catalog, PodInfo, ServiceInfo } from './catalog.ts';
+import { meant } from './findings/words.ts';
 import type { Origin, Packet } from './packet.ts';
 import type { World } from './world.ts';
 
@@ -107,10 +108,18 @@ export function findTarget(
   const name = `${namespace}/${service}`;
   const info = catalog.service(name);
   if (info === undefined) {
-    const others = catalog.services.map((one) => one.name).filter((one) => one.endsWith(`/${service}`));
-    const hint = others.length > 0 ? `; there is ${others.join(', ')}` : '';
+    const all = catalog.services.map((one) => one.name);
+    const others = all.filter((one) => one.endsWith(`/${service}`));
+    const near = meant(name, all);
+    const hint =
+      others.length > 0
+        ? `; there is ${others.join(', ')}`
+        : near === undefined
+          ? ''
+          : `; did you mean ${near}?`;
     throw new Error(`--to: there is no Service ${name}${hint}`);
   }
+  refuseWithoutProxy(info, catalog);
   const number = /^\d+$/.test(wanted) ? Number(wanted) : undefined;
   const ports = info.ports.filter(({ protocol }) => asked === undefined || protocol === asked);
   const port =
@@ -126,16 +135,6 @@ export function findTarget(
     const list = info.ports.map((one) => `${one.name || one.port} (${one.port}/${one.protocol})`).join(', ');
     throw new Error(`--to: Service ${name} has no port ${wanted || 'at all'}: it has ${list}`);
   }
-  if (info.service.clusterIP === 'None') {
-    throw new Error(
-      `--to: Service ${name} is headless (spec.clusterIP: None): DNS answers with the Pods' own addresses, and no proxy has a say. Ask about a Pod's address instead`,
-    );
-  }
-  if (info.service.type === 'ExternalName') {
-    throw new Error(
-      `--to: Service ${name} is of type ExternalName: DNS answers with another name, and no proxy has a say`,
-    );
-  }
   const ips = [...info.service.clusterIPs, info.service.clusterIP].flatMap((ip) => canonicalIP(ip) ?? []);
   const address = ips.find((ip) => family === undefined || familyOf(ip) === family);
   if (address === undefined) {
@@ -145,6 +144,23 @@ export function findTarget(
     );
   }
   return { address, port: port?.port ?? number!, protocol: port?.protocol ?? asked ?? 'TCP' };
+}
+
+/** Throws a sentence for Services that are names in DNS and nothing else. */
+function refuseWithoutProxy(info: ServiceInfo, catalog: Catalog): void {
+  const { name, service, externalName } = info;
+  if (service.type === 'ExternalName') {
+    const other = externalName === '' ? 'another name' : `the name ${externalName}`;
+    throw new Error(
+      `--to: Service ${name} is of type ExternalName: DNS answers with ${other}, and no proxy has a say`,
+    );
+  }
+  if (service.clusterIP !== 'None') return;
+  const ips = catalog.selected(info).flatMap((pod) => pod.ips);
+  const example = ips.length === 0 ? '' : `: ${ips.slice(0, 4).join(', ')}${ips.length > 4 ? ', …' : ''}`;
+  throw new Error(
+    `--to: Service ${name} is headless (spec.clusterIP: None): DNS answers with the Pods' own addresses, and no proxy has a say. Ask about a Pod's address instead${example}`,
+  );
 }
 
 /** Who sends it. Throws a sentence. */

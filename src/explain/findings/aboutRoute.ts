@@ -3,6 +3,7 @@ import type { Route } from '../../services/types.ts';
 import type { Case } from '../case.ts';
 import type { ServiceInfo } from '../catalog.ts';
 import { formatPlace } from '../packet.ts';
+import type { Decision } from '../routes.ts';
 import type { Report } from './finding.ts';
 import { noEndpoints, targetPorts } from './noEndpoints.ts';
 import { count, elsewhere, names } from './words.ts';
@@ -38,6 +39,7 @@ export function aboutRoute(given: Case, route: Route, info: ServiceInfo | undefi
       `${count(unready.length, 'endpoint')} of ${count(route.endpoints.length, 'endpoint')} ${unready.length === 1 ? 'is' : 'are'} not ready and get nothing: ${names(unready)}.`,
     );
   }
+  if (decision?.kind === 'endpoint') goodToKnow(given, decision, route, service, info, report);
   if (decision?.kind === 'endpoint' && decision.endpoints.every(({ ready }) => !ready)) {
     report(
       'warning',
@@ -52,5 +54,68 @@ export function aboutRoute(given: Case, route: Route, info: ServiceInfo | undefi
       'duplicate_frontend',
       `Another, older Service has ${formatPlace(lost.ip || '*', lost.port)}: ${service} does not answer there.`,
     );
+  }
+}
+
+/** What surprises people about a Service that works. */
+function goodToKnow(
+  { packet, catalog, world }: Case,
+  { endpoints, frontend }: Decision,
+  route: Route,
+  service: string,
+  info: ServiceInfo | undefined,
+  report: Report,
+): void {
+  const { port } = route;
+  if (
+    frontend?.kind === 'clusterIP' &&
+    packet.origin.kind === 'outside' &&
+    !world.isPod(packet.origin.address)
+  ) {
+    report(
+      'warning',
+      'cluster_ip_from_outside',
+      `${packet.destination} is a cluster IP: outside the cluster nobody has a route to it, so the packet usually never comes to a node.`,
+      `Clients outside dial a node port or a load balancer (spec.type NodePort, LoadBalancer). If the client is a Pod, say so: --from pod/NAMESPACE/NAME.`,
+    );
+  }
+  const ready = route.endpoints.filter((endpoint) => endpoint.ready);
+  const chosen = new Set(endpoints);
+  const passed = ready.filter((endpoint) => !chosen.has(endpoint));
+  if (passed.length > 0 && endpoints.some((endpoint) => endpoint.ready)) {
+    const local = endpoints === route.local && endpoints !== route.cluster;
+    const field = frontend?.kind === 'clusterIP' ? 'internalTrafficPolicy' : 'externalTrafficPolicy';
+    report(
+      'note',
+      local ? 'local_only' : 'topology',
+      local
+        ? `spec.${field} of ${service} is Local: only endpoints on ${world.nodeName || 'this node'} are used. Not used: ${names(passed)}.`
+        : `Hints of the EndpointSlices (spec.trafficDistribution, or topology-aware routing) keep the traffic near: ${count(endpoints.length, 'endpoint')} of ${ready.length} ${endpoints.length === 1 ? 'is' : 'are'} used from ${world.nodeName || 'this node'}. Not used: ${names(passed)}.`,
+    );
+  }
+  if (endpoints.some(({ ip }) => ip === packet.origin.address)) {
+    report(
+      'note',
+      'hairpin',
+      `One of the endpoints is the client itself. Such a connection leaves the Pod and comes back to it, with the node's address as its source.`,
+      'If only these connections hang, the network plugin does not send packets back where they came from: switch on hairpin mode.',
+    );
+  }
+  if (port.affinitySeconds > 0) {
+    report(
+      'note',
+      'affinity',
+      `spec.sessionAffinity: ClientIP: a client goes where it went before, until it has stayed away for ${port.affinitySeconds} s. Clients behind one address count as one.`,
+    );
+  }
+  if (info?.publishesUnready === true) {
+    const unready = endpoints.filter(({ ip }) => catalog?.podAt(ip)?.ready === false);
+    if (unready.length > 0)
+      report(
+        'warning',
+        'unready_published',
+        `spec.publishNotReadyAddresses of ${service} is true, so Pods that are not ready get connections, too: ${names(unready)}.`,
+        'Set it to false, unless the Pods have to find each other before they are ready.',
+      );
   }
 }

@@ -1,9 +1,9 @@
 /** Why a Service has no endpoint to use, and whether its ports are those of its Pods. */
 import type { Route } from '../../services/types.ts';
 import type { Case } from '../case.ts';
-import type { PodInfo, ServiceInfo } from '../catalog.ts';
+import type { Catalog, PodInfo, ServiceInfo } from '../catalog.ts';
 import type { Report } from './finding.ts';
-import { count, edits, names } from './words.ts';
+import { count, edits, list, meant, names } from './words.ts';
 
 export function noEndpoints(
   given: Case,
@@ -12,12 +12,21 @@ export function noEndpoints(
   info: ServiceInfo | undefined,
   report: Report,
 ): void {
-  const { packet, catalog } = given;
-  const refused = 'so connections are refused (port unreachable)';
+  const { catalog } = given;
+  const refused = consequence(given);
   const { portName, protocol, family } = route.port;
   const slices = info?.slices ?? [];
   if (route.endpoints.length > 0) {
     const unready = route.endpoints;
+    if (unready.every(({ terminating }) => terminating)) {
+      report(
+        'cause',
+        'terminating',
+        `${service} has ${count(unready.length, 'endpoint')}, but ${unready.length === 1 ? 'it is' : 'all are'} shutting down and ${unready.length === 1 ? 'serves' : 'serve'} no more, ${refused}: ${names(unready)}.`,
+        'Was it scaled to nothing, or are the new Pods not ready yet? kubectl get pods',
+      );
+      return;
+    }
     report(
       'cause',
       'not_ready',
@@ -51,6 +60,10 @@ export function noEndpoints(
       return;
     }
   }
+  if (info !== undefined && catalog !== undefined) {
+    if (notRunning(info, catalog, service, refused, report)) return;
+    if (namedPort(info, route, catalog, service, refused, report)) return;
+  }
   const ofFamily = slices.filter(({ addressType }) => addressType === family);
   if (slices.length > 0 && ofFamily.length === 0) {
     report(
@@ -80,15 +93,114 @@ export function noEndpoints(
     );
     return;
   }
-  const how = slices.length === 0 ? 'there is no EndpointSlice for it' : 'its EndpointSlices are empty';
+  const stray =
+    slices.length > 0 || info === undefined ? undefined : meant(info.name, catalog?.strayOwners ?? []);
+  if (stray !== undefined) {
+    report(
+      'cause',
+      'slice_label',
+      `No EndpointSlice is labelled as one of ${service}; there is one of ${stray}, and no such Service, ${refused}.`,
+      `Is the label kubernetes.io/service-name of the EndpointSlice misspelt? Set it to ${info?.service.meta.name ?? ''}.`,
+    );
+    return;
+  }
+  const how =
+    slices.length === 0 && info?.published !== false
+      ? 'there is no EndpointSlice for it'
+      : 'its EndpointSlices are empty';
   report(
     'cause',
     'no_endpoints',
     `${service} has no endpoints anywhere (${how}), ${refused}.`,
-    packet.origin.kind === 'outside'
-      ? 'Are its Pods running? kubectl get endpointslices shows what it has.'
-      : 'Are its Pods running, and does spec.selector match their labels? kubectl get endpointslices shows what it has.',
+    adviceWithoutEndpoints(info),
   );
+}
+
+/** Without endpoints the rules refuse; but in iptables mode not everywhere. */
+function consequence({ decision }: Case): string {
+  return decision?.kind === 'forward'
+    ? 'so no rule translates the packet'
+    : 'so connections are refused (port unreachable)';
+}
+
+function adviceWithoutEndpoints(info: ServiceInfo | undefined): string {
+  const shown = 'kubectl get endpointslices shows what it has.';
+  if (info?.published !== true)
+    return `Are its Pods running, and does spec.selector match their labels? ${shown}`;
+  if (info.selector === undefined)
+    return `It has no spec.selector, so nobody finds Pods for it: set one, or write its EndpointSlices yourself. ${shown}`;
+  const labels = Object.entries(info.selector).map(([key, value]) => `${key}=${value}`);
+  return `Are there Pods that match its selector, and do they run? kubectl get pods -n ${info.namespace} -l ${labels.join(',')}`;
+}
+
+/** Its Pods are there, but have no addresses. */
+function notRunning(
+  info: ServiceInfo,
+  catalog: Catalog,
+  service: string,
+  refused: string,
+  report: Report,
+): boolean {
+  const pods = catalog.selected(info).filter(({ name }) => name.startsWith('Pod '));
+  if (pods.length === 0 || pods.some(({ ips, phase }) => ips.length > 0 && !isOver(phase))) return false;
+  const states = pods.map(({ name, phase }) => `${name}${phase === '' ? '' : ` (${phase})`}`);
+  report(
+    'cause',
+    'not_running',
+    `The ${pods.length === 1 ? 'Pod' : 'Pods'} that ${service} selects ${pods.length === 1 ? 'does' : 'do'} not run, ${refused}: ${list(states)}.`,
+    'kubectl describe pod says what it waits for, or why it ended.',
+  );
+  return true;
+}
+
+function isOver(phase: string): boolean {
+  return phase === 'Succeeded' || phase === 'Failed';
+}
+
+/** A targetPort that is a name has to be the name of a port of the Pods' containers. */
+function namedPort(
+  info: ServiceInfo,
+  { port }: Route,
+  catalog: Catalog,
+  service: string,
+  refused: string,
+  report: Report,
+): boolean {
+  const target = info.ports.find(
+    ({ name, protocol }) => name === port.portName && protocol === port.protocol,
+  )?.targetPort;
+  const pods = catalog.selected(info);
+  if (typeof target !== 'string' || pods.length === 0) return false;
+  const fits = (one: PodInfo['ports'][number]): boolean =>
+    one.name === target && one.protocol === port.protocol;
+  if (pods.some(({ ports }) => ports.some(fits))) return false;
+  const have = [
+    ...new Set(
+      pods.flatMap(({ ports }) =>
+        ports.map(({ name, port: number, protocol }) =>
+          [name === '' ? String(number) : `${name}=${number}`, protocol === 'TCP' ? '' : `/${protocol}`].join(
+            '',
+          ),
+        ),
+      ),
+    ),
+  ];
+  const near = meant(
+    target,
+    pods.flatMap(({ ports }) => ports.map(({ name }) => name)).filter((name) => name !== ''),
+  );
+  const wrongProtocol = pods.some(({ ports }) => ports.some(({ name }) => name === target));
+  report(
+    'cause',
+    'target_port_name',
+    `spec.ports[].targetPort of ${service} is the name "${target}", and no container of ${list(pods.map(({ name }) => name))} has a ${port.protocol} port of that name: ${have.length === 0 ? 'they declare no ports' : `they have ${list(have, 6)}`}. So Kubernetes finds no port to send to, and ${refused.replace(/^so /, '')}.`,
+    wrongProtocol
+      ? `The port "${target}" of the containers is of another protocol: make them equal.`
+      : near === undefined
+        ? 'Set targetPort to the name or the number of a port of the containers, or name the port there.'
+        : `Is it misspelt? Set targetPort to ${near}.`,
+  );
+  return true;
 }
 
 /** The endpoint's port against the ports that the Pods' containers declare. */

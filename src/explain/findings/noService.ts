@@ -72,6 +72,17 @@ export function withoutService(given: Case, report: Report): void {
     }
     return;
   }
+  const checked = catalog.services.find(
+    ({ service }) => protocol === 'TCP' && service.healthCheckNodePort === destinationPort,
+  );
+  if (checked !== undefined && world.isNodeAddress(destination)) {
+    report(
+      'note',
+      'health_check_port',
+      `${destinationPort} is the healthCheckNodePort of Service ${checked.name}: there the proxy itself tells load balancers whether this node has endpoints. It leads to no Pod.`,
+    );
+    return;
+  }
   const byTarget = catalog.services.find(({ ports }) =>
     ports.some(
       ({ port, protocol: one, nodePort }) => port === destinationPort && one === protocol && nodePort > 0,
