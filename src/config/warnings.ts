@@ -49,7 +49,6 @@ export function flagWarnings(flags: ParsedFlags, settings: Readonly<Settings>): 
 export function extraWarnings(flags: ParsedFlags, settings: Readonly<Settings>): string[] {
   const nftables = settings.mode === 'nftables';
   const names: FlagName[] = nftables ? ['drift-check-period'] : ['nftables-localhost-nodeports'];
-  if (settings.mode !== 'iptables' && !nftables) names.push('service-counters');
   // Both proxy UDP in this process, the second on localhost.
   const proxies = settings.mode === 'userspace' || (nftables && flags.values['nftables-localhost-nodeports']);
   if (!proxies) names.push('udp-timeout');

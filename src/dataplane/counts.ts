@@ -38,8 +38,8 @@ export interface CounterSource {
   readonly name: Mode;
   /** What its numbers leave out, in sentences. */
   readonly notes: readonly string[];
-  /** Each counter that goes is read a last time: one that is not in a reading and had no last word may be there all the same. */
-  readonly tellsLast?: true;
+  /** A counter that is not in a reading may be there all the same. */
+  readonly mayMiss?: true;
   /** Reads every counter there is, in the order in which they were read. Rejects if the kernel cannot be asked. */
   read(table: RoutingTable): Promise<Reading[]>;
 }

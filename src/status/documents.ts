@@ -194,7 +194,16 @@ export interface EndpointCount extends ServiceLabels {
 
 /** Why first packets went nowhere. A client that repeats a dropped packet counts again. */
 export type RefusalReason =
-  'no_endpoints' | 'no_local_endpoints' | 'source_range' | 'no_such_port' | 'no_such_service' | 'localnet';
+  | 'no_endpoints'
+  | 'no_local_endpoints'
+  | 'source_range'
+  | 'no_such_port'
+  | 'no_such_service'
+  | 'localnet'
+  /** Userspace mode: its listeners turned a client away. */
+  | 'no_endpoint_answers'
+  | 'socket_limit'
+  | 'not_allowed';
 
 export interface RefusedCount {
   readonly family: Family;

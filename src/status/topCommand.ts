@@ -147,10 +147,16 @@ async function openMeter(
   return conntrackMeter(client, status, filter);
 }
 
+/** Where they are not those of rules. */
+const counterNames: Readonly<Record<string, string>> = {
+  ipvs: "IPVS's counters",
+  userspace: "the daemon's own counters",
+};
+
 function ruleMeter(client: DaemonClient, filter: ServiceFilter, name: string): Meter {
   let last = '';
   return {
-    source: `the counters of ${name} rules`,
+    source: counterNames[name] ?? `the counters of ${name} rules`,
     async read() {
       for (;;) {
         const counters = await client.counters();

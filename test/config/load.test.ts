@@ -291,9 +291,9 @@ const warned: [what: string, argv: string[], body: string | undefined, warnings:
   ],
   [
     'our settings of another mode',
-    ['--proxy-mode=ipvs', '--service-counters=services', '--nftables-localhost-nodeports'],
+    ['--proxy-mode=ipvs', '--nftables-localhost-nodeports'],
     undefined,
-    [/^--nftables-localhost-nodeports is ignored/, /^--service-counters is ignored: the mode is ipvs/],
+    [/^--nftables-localhost-nodeports is ignored/],
   ],
   [
     'the period of checks that nftables mode does not need',

@@ -69,7 +69,7 @@ export interface NftablesCountsOptions {
 
 export class NftablesCounts implements CounterSource {
   readonly name = 'nftables';
-  readonly tellsLast = true;
+  readonly mayMiss = true;
   readonly notes: readonly string[];
   readonly #options: NftablesCountsOptions;
   readonly #sets: readonly SetName[];

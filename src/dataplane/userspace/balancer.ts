@@ -56,6 +56,8 @@ export class Balancer {
   readonly #rounds = { cluster: new Round(), local: new Round() };
   readonly #records = new Map<string, Sticky>();
   readonly #random: () => number;
+  /** Picks that went to the client's endpoint of before. */
+  hits = 0;
   /** Milliseconds; 0 = no affinity. */
   #affinity = 0;
 
@@ -96,6 +98,7 @@ export class Balancer {
       const endpoint = round.get(record.key);
       if (endpoint !== undefined) {
         record.lastUse = now;
+        this.hits++;
         return endpoint;
       }
     }

@@ -11,6 +11,7 @@ import type { Frontend, Route, RouteChange, ServicePortId } from '../../services
 import type { Dataplane, DataplaneReport, SyncRequest, SyncResult } from '../dataplane.ts';
 import { Balancer, type Pool } from './balancer.ts';
 import type { Chooser, Listener, ProxyContext } from './context.ts';
+import { ServicePortCounts, UserspaceCounts } from './counts.ts';
 import { FrontendIndex } from './frontendIndex.ts';
 import { ServiceAddresses } from './serviceAddresses.ts';
 import type { SocketBudget } from './socketBudget.ts';
@@ -28,6 +29,7 @@ export interface DirectDependencies {
 interface Served {
   route: Route;
   readonly balancer: Balancer;
+  readonly counts: ServicePortCounts;
   /** By `ip:port`. */
   readonly listeners: Map<string, Listener>;
   /** Made this node's own for it; where nobody listens, the kernel then refuses. */
@@ -41,6 +43,7 @@ const bindPause = 10;
 export class DirectDataplane implements Dataplane {
   readonly mode = 'userspace';
   readonly family: Family;
+  readonly counters = new UserspaceCounts({ servicePorts: () => this.#served });
   readonly #options: UserspaceOptions;
   readonly #deps: DirectDependencies;
   readonly #context: ProxyContext;
@@ -63,7 +66,10 @@ export class DirectDataplane implements Dataplane {
       family,
       log: deps.log,
       sockets: deps.sockets,
-      refused: (reason) => deps.report({ kind: 'userspaceRefused', reason }),
+      refused: (reason) => {
+        this.counters.refused(reason);
+        deps.report({ kind: 'userspaceRefused', reason });
+      },
       mayDial: (endpoint, protocol) => !this.#index.has(endpoint, protocol),
       udpIdleTimeout,
     };
@@ -145,12 +151,19 @@ export class DirectDataplane implements Dataplane {
     if (served === undefined) {
       if (route.port.protocol === 'SCTP')
         this.#deps.log.error('SCTP cannot be proxied in userspace mode', { servicePort: route.port.name });
-      served = { route, balancer: new Balancer(), listeners: new Map(), serviceIPs: new Set() };
+      served = {
+        route,
+        balancer: new Balancer(),
+        counts: new ServicePortCounts(),
+        listeners: new Map(),
+        serviceIPs: new Set(),
+      };
       this.#served.set(id, served);
     }
     served.route = route;
-    const { balancer, listeners, serviceIPs } = served;
+    const { balancer, counts, listeners, serviceIPs } = served;
     balancer.set(route);
+    counts.set(route);
     for (const { ip } of route.frontends) {
       if (ip === '' || serviceIPs.has(ip) || this.#nodeAddresses.includes(ip)) continue;
       addresses.take(ip);
@@ -209,12 +222,13 @@ export class DirectDataplane implements Dataplane {
   }
 
   #chooser(served: Served, { kind, ip }: Frontend): Chooser {
-    const { balancer } = served;
+    const { balancer, counts } = served;
     return {
       choose: (peer, again) => {
         const address = peer.remoteAddress ?? '';
         const pool = this.#poolFor(served.route, kind, ip, address);
-        return pool === undefined ? 'forbidden' : balancer.pick(pool, address, performance.now(), again);
+        if (pool === undefined) return 'forbidden';
+        return counts.chosen(balancer.pick(pool, address, performance.now(), again), again);
       },
       forget: (peer) => balancer.forget(peer.remoteAddress ?? ''),
     };

@@ -2,6 +2,7 @@
 import type { Route } from '../../services/types.ts';
 import { Balancer, type Pool } from './balancer.ts';
 import type { Chooser, Listener, ProxyContext } from './context.ts';
+import { ServicePortCounts } from './counts.ts';
 import type { PortAllocator } from './portAllocator.ts';
 import { poolsOf, type Target, type Targets } from './rules.ts';
 import { TcpListener } from './tcpListener.ts';
@@ -32,6 +33,7 @@ export interface Retired {
 
 export class ServiceProxy {
   readonly balancer: Balancer;
+  readonly counts = new ServicePortCounts();
   readonly #context: ProxyContext;
   readonly #settings: ListenSettings;
   readonly #open: Partial<Record<Pool, Open>> = {};
@@ -58,6 +60,7 @@ export class ServiceProxy {
   async set(route: Route): Promise<Retired[]> {
     this.#route = route;
     this.balancer.set(route);
+    this.counts.set(route);
     const pools = route.port.protocol === 'SCTP' ? [] : poolsOf(route);
     for (const pool of pools) if (this.#open[pool] === undefined) await this.#listen(pool);
     const retired: Retired[] = [];
@@ -157,10 +160,13 @@ export class ServiceProxy {
   }
 
   #chooser(pool: Pool): Chooser {
-    const { balancer } = this;
+    const { balancer, counts } = this;
     return {
       choose: (peer, again) =>
-        balancer.pick(pool, balancer.sticky ? (peer.remoteAddress ?? '') : '', performance.now(), again),
+        counts.chosen(
+          balancer.pick(pool, balancer.sticky ? (peer.remoteAddress ?? '') : '', performance.now(), again),
+          again,
+        ),
       forget: (peer) => balancer.forget(peer.remoteAddress ?? ''),
     };
   }

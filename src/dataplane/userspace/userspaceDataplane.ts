@@ -18,6 +18,7 @@ import type {
   SyncResult,
 } from '../dataplane.ts';
 import type { ProxyContext } from './context.ts';
+import { UserspaceCounts } from './counts.ts';
 import { deleteFlowsTo } from './flows.ts';
 import { FrontendIndex } from './frontendIndex.ts';
 import type { PortAllocator } from './portAllocator.ts';
@@ -58,6 +59,10 @@ const openAtOnce = 64;
 export class UserspaceDataplane implements Dataplane {
   readonly mode = 'userspace';
   readonly family: Family;
+  readonly counters = new UserspaceCounts({
+    servicePorts: () => this.#proxies,
+    iptables: () => this.#iptables,
+  });
   readonly #options: UserspaceOptions;
   readonly #deps: UserspaceDependencies;
   readonly #context: ProxyContext;
@@ -99,7 +104,10 @@ export class UserspaceDataplane implements Dataplane {
       family,
       log: deps.log,
       sockets: deps.sockets,
-      refused: (reason) => deps.report({ kind: 'userspaceRefused', reason }),
+      refused: (reason) => {
+        this.counters.refused(reason);
+        deps.report({ kind: 'userspaceRefused', reason });
+      },
       mayDial: (endpoint, protocol) => !this.#index.has(endpoint, protocol),
       udpIdleTimeout: options.udpIdleTimeout,
     };

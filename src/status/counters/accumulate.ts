@@ -15,16 +15,16 @@ export interface Total {
 
 export class CounterAccumulator {
   readonly #family: Family;
-  readonly #tellsLast: boolean;
+  readonly #mayMiss: boolean;
   #last = new Map<string, number>();
-  /** With `tellsLast`: those that were in the reading before the last one, and not in the last. */
+  /** With `mayMiss`: those that were in the reading before the last one, and not in the last. */
   #missing = new Map<string, number>();
   readonly #totals = new Map<string, Total>();
 
-  /** @param tellsLast as CounterSource has it: a counter is given up only when it was missing twice */
-  constructor(family: Family, tellsLast = false) {
+  /** @param mayMiss as CounterSource has it: a counter is given up only when it was missing twice */
+  constructor(family: Family, mayMiss = false) {
     this.#family = family;
-    this.#tellsLast = tellsLast;
+    this.#mayMiss = mayMiss;
   }
 
   /** Takes one whole reading: rules that are not in it are gone, and begin at 0 if they come back. */
@@ -48,7 +48,7 @@ export class CounterAccumulator {
       total.packets += grown(inThis === undefined ? known : 0, packets);
       seen.set(rule, (inThis ?? 0) + packets);
     }
-    if (this.#tellsLast) {
+    if (this.#mayMiss) {
       this.#missing.clear();
       for (const [rule, packets] of before) if (!seen.has(rule)) this.#missing.set(rule, packets);
     }

@@ -60,7 +60,7 @@ export class ServiceCounters {
     this.#since = new Date(this.#now()).toISOString();
     this.#families = options.families.map((one) => ({
       ...one,
-      counts: new CounterAccumulator(one.family, one.source?.tellsLast),
+      counts: new CounterAccumulator(one.family, one.source?.mayMiss),
       sums: new Map(),
       lastOfEndpoint: new Map(),
       saidConnections: new Map(),

@@ -240,6 +240,9 @@ const reasonTexts: Readonly<Record<string, string>> = {
   no_such_port: 'no such port at a cluster IP',
   no_such_service: 'address without a Service',
   localnet: 'from the wire to 127.0.0.0/8',
+  no_endpoint_answers: 'no endpoint answered',
+  socket_limit: 'too many open sockets',
+  not_allowed: 'this client may not come here',
 };
 
 export function reasonText(reason: string): string {

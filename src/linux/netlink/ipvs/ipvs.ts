@@ -28,6 +28,7 @@ import {
 } from './codec.ts';
 import { GENL_HEADER_LENGTH, familyNumber, genericHeader } from './generic.ts';
 import {
+  formatAddressPort,
   printIdentity,
   printRealServer,
   printServer,
@@ -51,6 +52,10 @@ export interface IpvsInfo {
   readonly version: string;
   /** Entries of the connection hash table. */
   readonly connectionTableSize: number;
+}
+
+export interface ServerStatistics extends Statistics {
+  readonly server: VirtualServer;
 }
 
 /** What the mode needs of the kernel's IPVS; NetlinkIpvs is the real one. */
@@ -125,13 +130,14 @@ export class NetlinkIpvs implements Ipvs {
   }
 
   /** Counters by serverKey. */
-  serverStatistics(): Map<string, Statistics> {
-    const result = new Map<string, Statistics>();
+  serverStatistics(): Map<string, ServerStatistics> {
+    const result = new Map<string, ServerStatistics>();
     this.#dumpServers(
       (attributes, again) => {
         const server = readServer(attributes);
         const statistics = readStatistics(again, 'service');
-        if (server !== undefined && statistics !== undefined) result.set(serverKey(server), statistics);
+        if (server !== undefined && statistics !== undefined)
+          result.set(serverKey(server), { ...statistics, server });
       },
       () => result.clear(),
     );
@@ -152,19 +158,46 @@ export class NetlinkIpvs implements Ipvs {
 
   listRealServers(server: ServerIdentity): RealServerState[] {
     const reals: RealServerState[] = [];
-    writeIdentity(this.#begin(IPVS_CMD_GET_DEST), server);
-    this.#socket.dump(
-      `ipvsadm -L ${printIdentity(server)}`,
-      (message) =>
-        forEachNested(message, IPVS_CMD_ATTR_DEST, (attributes) => {
-          const real = readRealServer(attributes);
-          if (real !== undefined) reals.push(real);
-        }),
+    this.#dumpRealServers(
+      server,
+      (attributes) => {
+        const real = readRealServer(attributes);
+        if (real !== undefined) reals.push(real);
+      },
       () => {
         reals.length = 0;
       },
     );
     return reals;
+  }
+
+  /** Counters by `address:port`. Empty also if there is no such virtual server. */
+  realServerStatistics(server: ServerIdentity): Map<string, Statistics> {
+    const result = new Map<string, Statistics>();
+    this.#dumpRealServers(
+      server,
+      (attributes, again) => {
+        const real = readRealServer(attributes);
+        const statistics = readStatistics(again, 'destination');
+        if (real !== undefined && statistics !== undefined)
+          result.set(formatAddressPort(real.address, real.port), statistics);
+      },
+      () => result.clear(),
+    );
+    return result;
+  }
+
+  #dumpRealServers(
+    server: ServerIdentity,
+    take: (attributes: AttributeReader, again: AttributeReader) => void,
+    restart: () => void,
+  ): void {
+    writeIdentity(this.#begin(IPVS_CMD_GET_DEST), server);
+    this.#socket.dump(
+      `ipvsadm -L ${printIdentity(server)}`,
+      (message) => forEachNested(message, IPVS_CMD_ATTR_DEST, take),
+      restart,
+    );
   }
 
   addServer(server: VirtualServer): void {

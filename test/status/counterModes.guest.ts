@@ -1,0 +1,4 @@
+/** The suite of counters in IPVS mode. */
+import { counterSuite } from './support/counterSuite.ts';
+
+counterSuite('ipvs');
