@@ -1,6 +1,6 @@
 /**
  * What nftables mode costs without API, in a network namespace of its own:
- *   node --expose-gc --import tsx bench/nftables.ts [SERVICES] [ENDPOINTS]
+ *   node --expose-gc --import tsx bench/nftables.ts [SERVICES] [ENDPOINTS] [off|services|endpoints]
  * prints the start from an empty table and over one that is right already, single changes, a rolling update, the
  * longest pause of the event loop and of another process' transactions meanwhile, and the memory.
  */
@@ -10,11 +10,13 @@ import { NftablesDataplane } from '../src/dataplane/nftables/nftablesDataplane.t
 import { withNetworkNamespace } from '../src/linux/netlink/namespace.ts';
 import { silentLogger } from '../src/log/logger.ts';
 import type { Endpoint, Route, RoutingTable } from '../src/services/types.ts';
+import { counterLevels } from '../src/status/documents.ts';
 import { ipv4Options, makeEndpoint, makeRoute } from '../test/dataplane/iptables/routes.ts';
 import { inNamespace, makeNamespace, removeNamespace } from '../test/support/namespace.ts';
 
 const services = Number(process.argv[2] ?? 10_000);
 const perService = Number(process.argv[3] ?? 10);
+const serviceCounters = counterLevels.find((level) => level === process.argv[4]) ?? 'off';
 const collect = (globalThis as { gc?: () => void }).gc ?? (() => undefined);
 
 function address(n: number, block = 1): string {
@@ -63,7 +65,7 @@ const namespace = makeNamespace();
 
 async function makeDataplane(): Promise<NftablesDataplane> {
   const dataplane = new NftablesDataplane(
-    { ...ipv4Options, nodePortAddresses: ['192.0.2.10/32'] },
+    { ...ipv4Options, nodePortAddresses: ['192.0.2.10/32'], serviceCounters },
     {
       log: silentLogger,
       report: () => undefined,
@@ -154,7 +156,7 @@ async function settle(): Promise<void> {
 }
 
 try {
-  console.log(`${services} services x ${perService} endpoints`);
+  console.log(`${services} services x ${perService} endpoints, counters: ${serviceCounters}`);
   let dataplane = await makeDataplane();
   await fullSync(dataplane, 'start from empty');
   await dataplane.stop();
