@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import type { Logger } from '../../log/logger.ts';
 
 /** Descriptors kept for everything else: API server, health servers, netlink, programs that are started. */
-const reserve = 512;
+const reserve = 128;
 /** Milliseconds between two log lines about a full house. */
 const quietTime = 10_000;
 

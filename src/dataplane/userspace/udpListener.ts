@@ -13,6 +13,8 @@ import { UdpSessionTable } from './udpSessions.ts';
 const queueLimit = 32;
 /** Of one listening socket: one flood of clients must not take all sockets. */
 export const sessionLimit = 8192;
+/** Sockets that are closed in one turn of the event loop. */
+const endAtOnce = 256;
 
 interface Session {
   readonly client: string;
@@ -148,8 +150,10 @@ export class UdpListener implements Listener {
     this.#chooser.forget({ remoteAddress: session.address });
   }
 
+  /** In slices, as thousands of sockets may leave with one endpoint. */
   #endAll(sessions: readonly Session[]): void {
-    for (const session of sessions) this.#end(session);
+    for (const session of sessions.slice(0, endAtOnce)) this.#end(session);
+    if (sessions.length > endAtOnce) setImmediate(() => this.#endAll(sessions.slice(endAtOnce)));
   }
 
   #end(session: Session): void {

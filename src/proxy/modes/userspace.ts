@@ -1,5 +1,4 @@
 /** What the daemon has to know of userspace mode. */
-import { setFlagsFromString } from 'node:v8';
 import { parsePortRange } from '../../config/portRange.ts';
 import { DirectDataplane } from '../../dataplane/userspace/directDataplane.ts';
 import { PortAllocator } from '../../dataplane/userspace/portAllocator.ts';
@@ -20,8 +19,6 @@ export const userspaceMode: ModeSupport = {
 
   async create({ config, options, events, report, log }) {
     const { extras, bindAddress, portRange } = config;
-    // Collections of young objects that wait for helper threads hold all connections up where CPUs are busy.
-    setFlagsFromString('--no-parallel-scavenge');
     const settings = {
       ...options,
       bindAddress,

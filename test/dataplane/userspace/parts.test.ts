@@ -47,7 +47,7 @@ test('the socket budget', () => {
   assert.equal(budget.open, 1);
   assert.equal(
     socketLimit('Max open files            20000                30000                files\n'),
-    19488,
+    19872,
   );
   assert.equal(socketLimit('Max open files            100                100                files\n'), 64);
 });

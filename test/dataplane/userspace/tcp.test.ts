@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { TcpListener } from '../../../src/dataplane/userspace/tcpListener.ts';
+import { closeDescriptor } from '../../../src/linux/ffi.ts';
+import { listenTcp, localPort } from '../../../src/linux/tcp.ts';
 import { dial, inTurn, makeContext, readAll, serve, until } from './support.ts';
 
 const anyPort = { host: '127.0.0.1', port: 0 };
@@ -130,6 +133,31 @@ test('an endpoint that is silent: another one serves after 250 ms, and other cli
   alive.server.close();
 });
 
+test('two hundred clients that wait for a silent endpoint hold up nobody', async () => {
+  // A queue of one that is full, and a program that takes nobody out of it: the kernel does not answer.
+  const fd = listenTcp('127.0.0.1', 0, 0);
+  const silent = `127.0.0.1:${localPort(fd)}`;
+  const filling = [dial(localPort(fd)), dial(localPort(fd))];
+  for (const socket of filling) socket.on('error', () => undefined);
+  await new Promise((resolve) => filling[0]?.once('connect', resolve));
+  const alive = await serve((socket) => socket.end('alive'));
+  const context = makeContext();
+  const dead = await TcpListener.open(anyPort, context, inTurn([silent]));
+  const listener = await TcpListener.open(anyPort, context, inTurn([alive.key]));
+  const waiting = Array.from({ length: 200 }, () => dial(dead.port));
+  const ends = waiting.map(readAll);
+  await until(() => dead.connections === 200, 'all of them to wait');
+  for (let i = 0; i < 50; i++) assert.equal(await readAll(dial(listener.port)), 'alive');
+  assert.equal(dead.connections, 200, 'they still wait');
+  assert.deepEqual(new Set(await Promise.all(ends)), new Set(['ECONNRESET']));
+  assert.equal(context.refusals.length, 200);
+  for (const socket of filling) socket.destroy();
+  dead.close(true);
+  listener.close(true);
+  closeDescriptor(fd);
+  alive.server.close();
+});
+
 test('an endpoint that would lead back into the proxy is not dialled', async () => {
   const context = makeContext({ mayDial: () => false });
   const listener = await TcpListener.open(anyPort, context, inTurn(['127.0.0.1:1']));
@@ -193,6 +221,40 @@ test('IPv6', async () => {
     inTurn([backend.key]),
   );
   assert.equal(await readAll(dial(listener.port, '::1')), 'six');
+  listener.close(true);
+  backend.server.close();
+});
+
+test('both ways at once, readers that come and go, an end while bytes wait: every byte arrives, in order', async () => {
+  const size = 12 << 20;
+  const sent = Buffer.alloc(size);
+  for (let i = 0; i < size; i += 4) sent.writeUInt32LE(i, i);
+  const digest = createHash('sha256').update(sent).digest('hex');
+  const haltingly = async (socket: Socket): Promise<string> => {
+    const hash = createHash('sha256');
+    let count = 0;
+    for await (const chunk of socket as AsyncIterable<Buffer>) {
+      hash.update(chunk);
+      count += chunk.length;
+      if (count % 7 === 0) await sleep(2);
+    }
+    return hash.digest('hex');
+  };
+  const heard: Promise<string>[] = [];
+  const backend = await serve((socket) => {
+    heard.push(haltingly(socket));
+    socket.end(sent);
+  });
+  const context = makeContext();
+  const listener = await TcpListener.open(anyPort, context, inTurn([backend.key]));
+  const clients = [dial(listener.port), dial(listener.port), dial(listener.port)];
+  const answers = clients.map((client) => {
+    client.end(sent);
+    return haltingly(client);
+  });
+  for (const answer of [...(await Promise.all(answers)), ...(await Promise.all(heard))])
+    assert.equal(answer, digest);
+  await until(() => context.sockets.open === 0, 'sockets given back');
   listener.close(true);
   backend.server.close();
 });
