@@ -50,8 +50,16 @@ const shapes: Readonly<Record<string, readonly (readonly [file: string, ...names
   ],
   top: [['src/status/rates.ts', 'Rates', 'ServiceRate', 'EndpointRate', 'RefusalRate']],
   explain: [
-    ['src/explain/explanation.ts', 'Explanation', 'ToldOutcome', 'ToldHook', 'ToldStep', 'ToldPossibility'],
-    ['src/explain/diagnose.ts', 'Finding'],
+    [
+      'src/explain/explanation.ts',
+      'Explanation',
+      'ToldOutcome',
+      'ToldHook',
+      'ToldStep',
+      'ToldWay',
+      'ToldPossibility',
+    ],
+    ['src/explain/findings/finding.ts', 'Finding'],
     ['src/explain/outcome.ts', 'OutcomeKind'],
     ['src/explain/flow.ts', 'HookName'],
     ['src/explain/live.ts', 'Observation', 'ObservedEnd'],

@@ -72,7 +72,14 @@ export async function buildCase(inputs: CaseInputs): Promise<Case> {
     podNetworks,
     ...interfaces(given, kernel, dump === undefined && kernel === undefined),
     ...(dump === undefined ? {} : { ipsets: dump.ipsets }),
-    ...(kernel === undefined ? {} : { ipsets: kernel.ipsets, recent: kernel.recent, routes: kernel.routes }),
+    ...(kernel === undefined
+      ? {}
+      : {
+          ipsets: kernel.ipsets,
+          recent: kernel.recent,
+          routes: kernel.routes,
+          listening: kernel.listening,
+        }),
   };
   // Without a Node object nothing says which addresses are the node's: a node port is dialled at one of them.
   if (

@@ -3,7 +3,7 @@ import type { Case } from './case.ts';
 import { aboutRoute } from './findings/aboutRoute.ts';
 import type { Finding, Report } from './findings/finding.ts';
 import { withoutService } from './findings/noService.ts';
-import { foreignRules, goneEndpoints, staleFlows } from './findings/rules.ts';
+import { foreignRules, goneEndpoints, nobodyListens, staleFlows } from './findings/rules.ts';
 
 export type { Finding } from './findings/finding.ts';
 
@@ -16,12 +16,13 @@ export function diagnose(given: Case): Finding[] {
   const { decision, catalog, prediction, rules } = given;
   const [usual] = prediction.possibilities;
   const outcomes = usual?.outcomes ?? [];
-  if (rules.kind !== 'wanted') foreignRules(outcomes, report);
+  if (rules.kind !== 'wanted') foreignRules(given, outcomes, report);
   if (decision?.route !== undefined) {
     const info = catalog?.service(`${decision.route.port.namespace}/${decision.route.port.service}`);
     aboutRoute(given, decision.route, info, report);
   } else if (catalog !== undefined) withoutService(given, report);
   staleFlows(given, report);
+  nobodyListens(given, outcomes, report);
   goneEndpoints(given, outcomes, report);
   for (const { assumptions } of prediction.possibilities) {
     for (const { kind, question, usual: ordinary } of assumptions) {

@@ -1,12 +1,14 @@
 /** A case told: plain values for a terminal, a page, or another program (`--json`). */
 import type { Case } from './case.ts';
-import { diagnose, type Finding } from './diagnose.ts';
+import { diagnose } from './diagnose.ts';
+import type { Finding } from './findings/finding.ts';
+import { percent } from './findings/words.ts';
 import type { Effect, HookName } from './flow.ts';
 import type { Outcome, OutcomeKind, Possibility } from './outcome.ts';
 import { ipvsBase } from './ipvs/evaluate.ts';
 import { formatPlace } from './packet.ts';
-import { isListener } from './userspace/relay.ts';
-import { describeEndpoint, explainSteps, masqueradeCause } from './why.ts';
+import { listenerOf, processBase } from './userspace/relay.ts';
+import { describeEndpoint, explainSteps, masqueradeCause, type ExplainedStep } from './why.ts';
 
 export interface ToldStep {
   /** `nat KUBE-SERVICES`, `ip kube-proxy dispatch`; `routing` for the kernel's own decision. */
@@ -42,6 +44,11 @@ export interface ToldOutcome {
   readonly who: string;
 }
 
+export interface ToldWay {
+  readonly outcome: ToldOutcome;
+  readonly way: readonly ToldHook[];
+}
+
 export interface ToldPossibility {
   readonly assumptions: readonly string[];
   readonly outcomes: readonly ToldOutcome[];
@@ -62,6 +69,8 @@ export interface Explanation {
   readonly outcomes: readonly ToldOutcome[];
   /** The way of one packet that ends like the first outcome. */
   readonly way: readonly ToldHook[];
+  /** Ends of another kind, or by another rule: each from where its way parts from `way`. */
+  readonly otherWays: readonly ToldWay[];
   readonly conntrack: readonly string[];
   readonly findings: readonly Finding[];
   /** What happens if something that is not known is otherwise. */
@@ -93,6 +102,7 @@ export function tell(given: Case): Explanation {
     answer: answer(given, outcomes),
     outcomes: outcomes.map((outcome) => toldOutcome(given, outcome)),
     way: first === undefined ? [] : way(given, first),
+    otherWays: otherWays(given, outcomes),
     conntrack: first === undefined ? [] : conntrack(given, outcomes),
     findings,
     otherwise: otherwise(given, prediction.possibilities),
@@ -102,7 +112,8 @@ export function tell(given: Case): Explanation {
 
 function toldOutcome(given: Case, outcome: Outcome): ToldOutcome {
   const { kind, probability, destination, masqueraded } = outcome;
-  const endpoint = given.decision?.route?.endpoints.find(({ key }) => key === destination);
+  const endpoint =
+    kind === 'endpoint' ? given.decision?.route?.endpoints.find(({ key }) => key === destination) : undefined;
   return {
     kind,
     probability,
@@ -142,7 +153,7 @@ function answer(given: Case, outcomes: readonly Outcome[]): string {
     outcomes.length === 1
       ? `It reaches ${first.destination}${service}`
       : `It reaches one of ${outcomes.length} endpoints${service}`;
-  if (given.decision === undefined && isListener(first))
+  if (first.steps.every(({ base }) => base !== processBase) && listenerOf(first) !== undefined)
     return `It reaches a listener of the proxy's process at ${first.destination}, which opens a second connection to an endpoint. To which one is not known without the objects.`;
   const rewritten = outcomes.filter(({ masqueraded }) => masqueraded).length;
   const source =
@@ -154,16 +165,60 @@ function answer(given: Case, outcomes: readonly Outcome[]): string {
   return `${many}. ${source}`;
 }
 
-export function percent(probability: number): string {
-  const value = probability * 100;
-  return `${value > 99.95 ? '100' : value < 0.05 ? '<0.1' : value.toFixed(1)} %`;
+function way(given: Case, outcome: Outcome): ToldHook[] {
+  return hooksOf(given, explainSteps(given, outcome));
 }
 
-function way(given: Case, outcome: Outcome): ToldHook[] {
+/** One for each end that the first outcome does not show. */
+function otherWays(given: Case, outcomes: readonly Outcome[]): ToldWay[] {
+  const endOf = ({ kind, steps }: Outcome): string => {
+    const last = steps.at(-1);
+    return kind === 'drop' || kind === 'reject' || kind === 'unknown'
+      ? `${kind} ${last?.base} ${last?.chain} ${last?.rule}`
+      : kind;
+  };
+  const [first] = outcomes;
+  if (first === undefined) return [];
+  const main = explainSteps(given, first);
+  const seen = new Set([endOf(first)]);
+  const others: ToldWay[] = [];
+  for (const outcome of outcomes) {
+    const end = endOf(outcome);
+    if (seen.has(end)) continue;
+    seen.add(end);
+    const steps = explainSteps(given, outcome);
+    let parting = steps.findIndex((step, i) => !sameStep(step, main[i]));
+    // The hook's own line first.
+    if (parting > 0 && steps[parting - 1]?.effect.kind === 'enter') parting--;
+    const like = outcomes.filter((one) => endOf(one) === end);
+    const probability = like.reduce((sum, one) => sum + one.probability, 0);
+    others.push({
+      outcome: { ...toldOutcome(given, outcome), probability },
+      way: hooksOf(given, steps.slice(Math.max(parting, 0)), steps[parting - 1]?.after),
+    });
+  }
+  return others;
+}
+
+function sameStep(a: ExplainedStep, b: ExplainedStep | undefined): boolean {
+  return (
+    a.hook === b?.hook &&
+    a.base === b.base &&
+    a.chain === b.chain &&
+    a.rule === b.rule &&
+    a.element === b.element &&
+    a.effect.kind === b.effect.kind &&
+    a.after === b.after
+  );
+}
+
+/** @param before the packet before the steps; default: as it was sent */
+function hooksOf({ packet }: Case, steps: readonly ExplainedStep[], before?: string): ToldHook[] {
   const hooks: { hook: HookName; packet: string; steps: ToldStep[] }[] = [];
-  const { packet } = given;
-  let current = `${formatPlace(packet.origin.address, packet.sourcePort)} → ${formatPlace(packet.destination, packet.destinationPort)}`;
-  for (const step of explainSteps(given, outcome)) {
+  let current =
+    before ??
+    `${formatPlace(packet.origin.address, packet.sourcePort)} → ${formatPlace(packet.destination, packet.destinationPort)}`;
+  for (const step of steps) {
     let hook = hooks.at(-1);
     if (hook === undefined || step.effect.kind === 'enter' || hook.hook !== step.hook) {
       hook = { hook: step.hook, packet: current, steps: [] };
@@ -236,12 +291,15 @@ function conntrack(given: Case, outcomes: readonly Outcome[]): string[] {
   if (first.kind !== 'endpoint') return ['The connection as it is, without translation.'];
   const source = packet.origin.address;
   const place = formatPlace(packet.destination, packet.destinationPort);
-  const relay = relayOf(first);
-  if (relay !== undefined) {
+  const listener = listenerOf(first);
+  if (listener !== undefined) {
+    const second = first.steps.some(({ base }) => base === processBase)
+      ? [`and of the second connection: ${first.source} → ${first.destination}`]
+      : [];
     return [
       `original: ${source} → ${place}`,
-      `answers:  ${relay.listener} → ${source}`,
-      `and of the second connection: ${first.source} → ${first.destination}`,
+      `answers:  ${listener} → ${source}`,
+      ...second,
       'Both last as long as the process does: it copies every byte from one to the other.',
     ];
   }
@@ -257,16 +315,14 @@ function conntrack(given: Case, outcomes: readonly Outcome[]): string[] {
   ];
 }
 
-/** The listener of the process that takes it; undefined where rules alone lead to the endpoint. */
-function relayOf({ kind, steps }: Outcome): { readonly listener: string } | undefined {
-  if (!isListener({ kind, steps })) return undefined;
-  const translated = steps.findLast(({ effect }) => effect.kind === 'dnat')?.effect;
-  return translated?.kind === 'dnat' ? { listener: translated.to } : undefined;
-}
-
 function otherwise(given: Case, possibilities: readonly Possibility[]): ToldPossibility[] {
-  const [, ...rest] = possibilities;
-  return rest.slice(0, 8).map((possibility) => ({
+  const [usual, ...rest] = possibilities;
+  const ends = (one: Possibility | undefined): string =>
+    JSON.stringify(
+      one?.outcomes.map(({ kind, destination, masqueraded }) => [kind, destination, masqueraded]),
+    );
+  const different = rest.filter((one) => ends(one) !== ends(usual));
+  return different.slice(0, 8).map((possibility) => ({
     assumptions: possibility.assumptions
       .filter(({ holds, usual }) => !usual || holds)
       .map(({ question, holds }) => (holds ? `If ${question}` : `If it is not so that ${question}`)),

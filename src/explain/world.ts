@@ -32,6 +32,8 @@ export interface WorldOptions {
    * Clients that `-m recent` lists remember, by list; undefined = not known. A list that is not in here is empty.
    */
   readonly recent?: ReadonlyMap<string, ReadonlySet<string>>;
+  /** Ports at which programs of this machine listen, `TCP 80`; undefined = not known. */
+  readonly listening?: ReadonlySet<string>;
 }
 
 /** A route of this machine, as far as it says which interface. */
@@ -58,6 +60,7 @@ export class World {
   readonly podInterface: string | undefined;
   readonly ipsets: ReadonlyMap<string, IpSet>;
   readonly recent: ReadonlyMap<string, ReadonlySet<string>> | undefined;
+  readonly listening: ReadonlySet<string> | undefined;
   readonly #options: WorldOptions;
 
   constructor(options: WorldOptions) {
@@ -75,6 +78,7 @@ export class World {
     this.podInterface = options.podInterface;
     this.ipsets = options.ipsets ?? new Map();
     this.recent = options.recent;
+    this.listening = options.listening;
   }
 
   /** The same machine, but for some of what is known of it. */

@@ -43,6 +43,7 @@ const explanation: Explanation = {
     { hook: 'forward', packet: '198.51.100.77 → 10.244.1.10:8080', steps: [] },
     { hook: 'postrouting', packet: '198.51.100.77 → 10.244.1.10:8080', steps: [] },
   ],
+  otherWays: [],
   conntrack: ['original: 198.51.100.77 → 10.96.0.20:80'],
   findings: [{ severity: 'warning', reason: 'target_port', message: 'a & b', advice: 'do <that>' }],
   otherwise: [],

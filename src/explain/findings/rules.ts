@@ -1,19 +1,28 @@
 /** Where rules, or what the kernel remembers, are not what the objects want, or not the proxy's at all. */
 import type { Case } from '../case.ts';
+import type { Step } from '../flow.ts';
 import type { Outcome } from '../outcome.ts';
 import { formatPlace } from '../packet.ts';
+import { listenerOf } from '../userspace/relay.ts';
 import type { Report } from './finding.ts';
-import { names } from './words.ts';
+import { names, percent } from './words.ts';
 
 /** Chains and tables that a service proxy writes. */
 const ours = /^KUBE-|^ipvs$|^ip6? (kube-proxy|pointsman)|kube-proxy/;
 
-export function foreignRules(outcomes: readonly Outcome[], report: Report): void {
-  for (const { kind, steps, probability } of outcomes) {
-    if (kind !== 'drop' && kind !== 'reject') continue;
+export function foreignRules({ decision }: Case, outcomes: readonly Outcome[], report: Report): void {
+  const guilty = outcomes.filter(({ kind, steps }) => {
     const step = steps.at(-1);
-    if (step === undefined || ours.test(step.chain) || ours.test(step.base)) continue;
-    const share = probability > 0.999 ? '' : ` (${Math.round(probability * 100)} % of the packets)`;
+    return (kind === 'drop' || kind === 'reject') && step !== undefined && isForeign(step);
+  });
+  const arrived = new Set(outcomes.map(({ kind, destination }) => (kind === 'endpoint' ? destination : '')));
+  const stopped = decision?.endpoints.filter(({ key }) => !arrived.has(key)) ?? [];
+  for (const { kind, steps, probability } of guilty) {
+    const step = steps.at(-1)!;
+    // Where several rules stop some each, nobody here knows which endpoint is whose.
+    const whose =
+      guilty.length === 1 && arrived.size > 1 && stopped.length > 0 ? `, those to ${names(stopped)}` : '';
+    const share = probability > 0.999 ? 'the packet' : `${percent(probability)} of the connections${whose}`;
     const what =
       step.effect.kind === 'drop' && step.effect.policy
         ? `the policy of chain ${step.base}`
@@ -21,10 +30,39 @@ export function foreignRules(outcomes: readonly Outcome[], report: Report): void
     report(
       'cause',
       'foreign_rule',
-      `A rule that is not the service proxy's ${kind === 'drop' ? 'drops' : 'rejects'} the packet${share}: ${what}.`,
+      `A rule that is not the service proxy's ${kind === 'drop' ? 'drops' : 'rejects'} ${share}: ${what}.`,
       'Find out who wrote it (a firewall, a network policy, a person); the Service itself is not at fault.',
     );
   }
+}
+
+/** The rules lead to a program of this node, and there is none. */
+export function nobodyListens({ packet, world }: Case, outcomes: readonly Outcome[], report: Report): void {
+  const { listening } = world;
+  if (listening === undefined || packet.protocol === 'SCTP') return;
+  for (const outcome of outcomes) {
+    const listener = outcome.kind === 'endpoint' ? listenerOf(outcome) : undefined;
+    const place = listener ?? (outcome.kind === 'node' ? outcome.destination : undefined);
+    const port = Number(place?.split(':').at(-1));
+    if (place === undefined || listening.has(`${packet.protocol} ${port}`)) continue;
+    if (listener === undefined)
+      report(
+        'note',
+        'no_listener',
+        `No program of this node listens at ${packet.protocol} port ${port}: the connection is refused.`,
+      );
+    else
+      report(
+        'cause',
+        'no_listener',
+        `The rules of userspace mode lead to port ${port} of this node, and no program listens there: the process that did has ended, so connections are refused.`,
+        'Start pointsman again. Its rules stay when it ends, its listeners do not.',
+      );
+  }
+}
+
+function isForeign({ chain, base }: Step): boolean {
+  return !ours.test(chain) && !ours.test(base);
 }
 
 export function staleFlows(given: Case, report: Report): void {

@@ -33,6 +33,12 @@ export function list(items: readonly string[], most = 3): string {
   return shown.length < 2 ? (shown[0] ?? '') : `${shown.slice(0, -1).join(', ')} and ${shown.at(-1)}`;
 }
 
+/** `33.3 %` */
+export function percent(probability: number): string {
+  const value = probability * 100;
+  return `${value > 99.95 ? '100' : value < 0.05 ? '<0.1' : value.toFixed(1)} %`;
+}
+
 /** The name that was probably meant; undefined if none comes near. */
 export function meant(name: string, candidates: readonly string[]): string | undefined {
   let best: { readonly name: string; readonly distance: number } | undefined;

@@ -1,9 +1,11 @@
 /** An explanation as one page: a picture of the way through the hooks, readable without knowing them. No scripts. */
-import { percent, type Explanation, type ToldHook, type ToldStep } from '../explanation.ts';
+import type { Explanation, ToldHook, ToldStep } from '../explanation.ts';
+import { percent } from '../findings/words.ts';
 import type { Observation } from '../live.ts';
 import { liveStyle, renderObservation } from './liveHtml.ts';
 import { drawWay } from './picture.ts';
 import { escape } from './escape.ts';
+import { ends } from './terminal.ts';
 
 const hookMeaning: Readonly<Record<string, string>> = {
   prerouting:
@@ -48,12 +50,12 @@ export function renderPage(explanation: Explanation, live?: Observation): string
     '<h2>The way through the machine</h2>',
     drawWay(explanation),
   ];
-  if (outcomes[0]?.kind === 'endpoint') {
+  if (outcomes.some(({ kind }) => kind === 'endpoint')) {
     parts.push('<h2>Who gets it</h2><table>');
     for (const { destination, kind, probability, who } of outcomes.slice(0, 50)) {
       const width = Math.max(1, Math.round(probability * 160));
       parts.push(
-        `<tr><td><span class="bar" style="width:${width}px"></span> ${escape(percent(probability))}</td><td><code>${escape(kind === 'endpoint' ? destination : kind)}</code></td><td>${escape(who)}</td></tr>`,
+        `<tr><td><span class="bar" style="width:${width}px"></span> ${escape(percent(probability))}</td><td>${kind === 'endpoint' ? `<code>${escape(destination)}</code>` : `nobody: ${ends[kind]}`}</td><td>${escape(who)}</td></tr>`,
       );
     }
     parts.push('</table>');
@@ -61,6 +63,12 @@ export function renderPage(explanation: Explanation, live?: Observation): string
     if (why !== undefined) parts.push(`<p>The source is rewritten: ${escape(why)}.</p>`);
   }
   parts.push('<h2>Rule by rule</h2>', ...way.map(hookSection));
+  for (const { outcome, way: rest } of explanation.otherWays.slice(0, 4)) {
+    parts.push(
+      `<h2>Another way, ${percent(outcome.probability)}: ${ends[outcome.kind]}</h2>`,
+      ...rest.map(hookSection),
+    );
+  }
   parts.push(
     '<h2>What connection tracking remembers</h2>',
     ...conntrack.map((line) => `<p>${escape(line)}</p>`),

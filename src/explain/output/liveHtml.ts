@@ -1,5 +1,5 @@
 /** What really happened, as a part of the page. */
-import { percent } from '../explanation.ts';
+import { percent } from '../findings/words.ts';
 import type { Observation, ObservedWay } from '../live.ts';
 import type { LaidHook, LaidStep } from '../live/layOver.ts';
 import { escape } from './escape.ts';

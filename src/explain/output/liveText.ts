@@ -1,5 +1,5 @@
 /** What really happened, for a terminal: under the prediction, in the same form. */
-import { percent } from '../explanation.ts';
+import { percent } from '../findings/words.ts';
 import type { Observation, ObservedWay } from '../live.ts';
 import type { Judgement, LaidHook, LaidStep } from '../live/layOver.ts';
 import { columns, palette, wrap, type Palette } from './terminal.ts';

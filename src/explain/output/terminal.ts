@@ -1,5 +1,7 @@
 /** An explanation for a terminal: at most 80 columns, coloured only where asked. */
-import { percent, type Explanation, type ToldHook, type ToldStep } from '../explanation.ts';
+import type { Explanation, ToldHook, ToldStep } from '../explanation.ts';
+import { percent } from '../findings/words.ts';
+import type { OutcomeKind } from '../outcome.ts';
 
 export const columns = 80;
 
@@ -21,11 +23,21 @@ export function palette(colour: boolean): Palette {
   return { title: paint('1'), good: paint('32'), bad: paint('31'), faint: paint('2'), cause: paint('36') };
 }
 
+/** What a way comes to, in a few words. */
+export const ends: Readonly<Record<OutcomeKind, string>> = {
+  endpoint: 'it reaches an endpoint',
+  node: 'it stays on this node',
+  forward: 'it is passed on untranslated',
+  reject: 'it is rejected',
+  drop: 'it is dropped',
+  unknown: 'not known',
+};
+
 const bad = new Set(['reject', 'drop', 'unknown']);
 
 export function printExplanation(explanation: Explanation, colour: boolean): string {
   const paint = palette(colour);
-  const { question, outcomes, way, conntrack, findings, otherwise, remarks } = explanation;
+  const { question, outcomes, way, otherWays, conntrack, findings, otherwise, remarks } = explanation;
   const lines: string[] = [];
   const section = (title: string): void => {
     lines.push('', paint.title(title));
@@ -47,11 +59,11 @@ export function printExplanation(explanation: Explanation, colour: boolean): str
     if (advice !== '') lines.push(...wrap(`→ ${advice}`, 6));
   }
 
-  if (outcomes.length > 0 && outcomes[0]!.kind === 'endpoint') {
+  if (outcomes.some(({ kind }) => kind === 'endpoint')) {
     section('WHO GETS IT');
     for (const outcome of outcomes.slice(0, 20)) {
       const share = percent(outcome.probability).padStart(8);
-      const what = outcome.kind === 'endpoint' ? outcome.destination : outcome.kind;
+      const what = outcome.kind === 'endpoint' ? outcome.destination : `nobody: ${ends[outcome.kind]}`;
       lines.push(...indentRest(`${share}  ${what.padEnd(22)} ${outcome.who}`.trimEnd(), 34));
     }
     if (outcomes.length > 20) lines.push(`          and ${outcomes.length - 20} more`);
@@ -60,8 +72,15 @@ export function printExplanation(explanation: Explanation, colour: boolean): str
   }
 
   if (way.length > 0) {
-    section(`THE WAY${outcomes.length > 1 ? ` of one that ends at ${outcomes[0]!.destination}` : ''}`);
+    const [first] = outcomes;
+    const which =
+      first?.kind === 'endpoint' ? ` of one that ends at ${first.destination}` : ' of one of them';
+    section(`THE WAY${outcomes.length > 1 ? which : ''}`);
     for (const hook of way) lines.push(...printHook(hook, paint));
+  }
+  for (const { outcome, way: rest } of otherWays.slice(0, 4)) {
+    section(`ANOTHER WAY, ${percent(outcome.probability)}: ${ends[outcome.kind]}`);
+    for (const hook of rest) lines.push(...printHook(hook, paint));
   }
   section('WHAT CONNECTION TRACKING REMEMBERS');
   for (const line of conntrack) lines.push(...wrap(line, 2));

@@ -16,6 +16,7 @@ import { parseCIDR } from '../../services/ip.ts';
 import type { KnownFlow } from '../case.ts';
 import { parseIpsets } from '../iptables/ipset.ts';
 import { iptablesChains } from '../iptables/evaluate.ts';
+import { markingPrefix } from '../live/marking.ts';
 import type { ServerState } from '../ipvs/evaluate.ts';
 import { nftChains } from '../nft/evaluate.ts';
 import { tableFromKernel } from '../nft/fromNetlink.ts';
@@ -38,6 +39,8 @@ export interface KernelState {
   readonly routes: readonly InterfaceRoute[];
   readonly ipsets: ReadonlyMap<string, IpSet>;
   readonly recent: ReadonlyMap<string, ReadonlySet<string>>;
+  /** `TCP 80`, `UDP 53` */
+  readonly listening: ReadonlySet<string>;
   readonly flows: readonly KnownFlow[];
   /** What could not be read. */
   readonly remarks: readonly string[];
@@ -91,6 +94,7 @@ export async function readKernel(family: Family): Promise<KernelState> {
     routes,
     ipsets: parseIpsets((await run(['ipset', 'save'], { timeoutMs: 30_000 })).stdout),
     recent: readRecent(),
+    listening: readListening(),
     flows: readFlows(family, remarks),
     remarks,
   };
@@ -121,10 +125,16 @@ function readNftables(family: Family): TableContents[] {
   const socket = new NftSocket();
   try {
     const own = family === 'IPv6' ? 'ip6' : 'ip';
-    return socket
-      .listTables()
-      .filter((table) => (table.family === own || table.family === 'inet') && ((table.flags ?? 0) & 1) === 0)
-      .flatMap((table) => socket.readTable(table) ?? []);
+    return (
+      socket
+        .listTables()
+        .filter(
+          (table) => (table.family === own || table.family === 'inet') && ((table.flags ?? 0) & 1) === 0,
+        )
+        // Another explain --live that is at work meanwhile: its rules decide nothing.
+        .filter(({ name }) => !name.startsWith(markingPrefix))
+        .flatMap((table) => socket.readTable(table) ?? [])
+    );
   } finally {
     socket.close();
   }
@@ -149,6 +159,24 @@ async function readRoutes(family: Family, remarks: string[]): Promise<InterfaceR
         : [{ cidr, interface: dev, ...(prefsrc === undefined ? {} : { source: prefsrc }) }];
     },
   );
+}
+
+/** Ports of sockets that wait for clients (proc(5): state 0A of TCP, 07 of UDP), of both families: `::` takes IPv4, too. */
+function readListening(): Set<string> {
+  const found = new Set<string>();
+  for (const [name, protocol, state] of [
+    ['tcp', 'TCP', '0A'],
+    ['tcp6', 'TCP', '0A'],
+    ['udp', 'UDP', '07'],
+    ['udp6', 'UDP', '07'],
+  ] as const) {
+    const file = `/proc/net/${name}`;
+    // Without IPv6 there is no such file.
+    if (!existsSync(file)) continue;
+    for (const match of readFileSync(file, 'utf8').matchAll(/^ *\d+: [0-9A-F]+:([0-9A-F]{4}) \S+ (\S\S)/gm))
+      if (match[2] === state) found.add(`${protocol} ${Number.parseInt(match[1] ?? '', 16)}`);
+  }
+  return found;
 }
 
 /** Lists of `-m recent`: one client a line, `src=10.0.0.1 ttl: 64 …`. */

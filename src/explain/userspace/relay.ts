@@ -17,11 +17,16 @@ export const processBase = 'process pointsman';
 /** More second packets than this are not followed each: those behind are taken to go the way of the first. */
 const followedMax = 64;
 
-/** The rules lead this way to a listener of the process. */
-export function isListener({ kind, steps }: Pick<Outcome, 'kind' | 'steps'>): boolean {
-  if (kind !== 'endpoint') return false;
+/** The listener of the process to which the rules lead this way, `ip:port`; undefined where they lead elsewhere. */
+export function listenerOf({ steps }: Pick<Outcome, 'steps'>): string | undefined {
   const translated = steps.findLast(({ effect }) => effect.kind === 'dnat');
-  return translated !== undefined && (names.nat as readonly string[]).includes(translated.chain);
+  if (translated?.effect.kind !== 'dnat') return undefined;
+  return (names.nat as readonly string[]).includes(translated.chain) ? translated.effect.to : undefined;
+}
+
+/** The way ends at a listener of the process, or goes on from there. */
+export function isListener({ kind, steps }: Pick<Outcome, 'kind' | 'steps'>): boolean {
+  return kind === 'endpoint' && listenerOf({ steps }) !== undefined;
 }
 
 /** Ends at listeners become ends at endpoints, in every possibility. Without a route they stay as they are. */
@@ -39,7 +44,9 @@ export function followRelays(
     possibilities: prediction.possibilities.map((possibility): Possibility => ({
       ...possibility,
       outcomes: possibility.outcomes.flatMap((outcome) =>
-        isListener(outcome) ? seconds.map((second) => joined(outcome, second, decision)) : [outcome],
+        outcome.kind === 'endpoint' && listenerOf(outcome) !== undefined
+          ? seconds.map((second) => joined(outcome, second, decision))
+          : [outcome],
       ),
     })),
   };
