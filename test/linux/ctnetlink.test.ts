@@ -242,3 +242,33 @@ test('ctnetlink: the kernel filters a listing by protocol, destination and port'
   assert.equal(await count({ protocol: 6, destination: '10.96.0.1', destinationPort: 53 }), 1);
   table.close();
 });
+
+test('ctnetlink: a listing of IPv6 flows by destination finds them, though the kernel cannot be asked', async () => {
+  const table = withNetworkNamespace(`/run/netns/${namespace}`, () => new ConntrackTable());
+  const base = readEntry(messageWith(Buffer.from(fixtures.listed[0]!, 'hex')))!;
+  const to = (destination: string, sourcePort: number): ConntrackEntry => {
+    const [source, protocol, destinationPort] = ['fd00::7', 17, 53];
+    return {
+      ...base,
+      family: 'IPv6',
+      original: { source, sourcePort, destination, destinationPort, protocol },
+      reply: {
+        source: destination,
+        sourcePort: 53,
+        destination: source,
+        destinationPort: sourcePort,
+        protocol,
+      },
+    };
+  };
+  table.create([to('fd00:10:96::1', 4000), to('fd00:10:96::1', 4001), to('fd00:10:96::2', 4000)]);
+  const found: string[] = [];
+  await table.list(
+    'IPv6',
+    { protocol: 17, destination: 'fd00:10:96::1', destinationPort: 53 },
+    ({ original }) => void found.push(`${original.destination} ${original.sourcePort}`),
+    () => assert.fail(),
+  );
+  assert.deepEqual(found.sort(), ['fd00:10:96::1 4000', 'fd00:10:96::1 4001']);
+  table.close();
+});

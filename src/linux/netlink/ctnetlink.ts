@@ -29,7 +29,6 @@ const CTA_TUPLE_ORIG = 1;
 const CTA_TUPLE_IP = 1;
 const CTA_TUPLE_PROTO = 2;
 const CTA_IP_V4_DST = 2;
-const CTA_IP_V6_DST = 4;
 const CTA_PROTO_NUM = 1;
 const CTA_PROTO_DST_PORT = 3;
 /** Since 5.8 a dump is filtered by it in the kernel; older kernels do not see it and give everything. */
@@ -199,11 +198,11 @@ function matches(entry: ConntrackEntry, filter: EntryFilter): boolean {
 function writeFilter(writer: MessageWriter, filter: EntryFilter): void {
   let flags = FILTER_PROTO_NUM;
   const tuple = writer.beginNested(CTA_TUPLE_ORIG);
-  if (filter.destination !== undefined) {
+  // Kernels up to 6.18 at least compare IPv6 addresses the wrong way round, and would leave out just what is asked for.
+  if (filter.destination !== undefined && !filter.destination.includes(':')) {
     flags |= FILTER_IP_DST;
-    const bytes = addressBytes(filter.destination);
     const ip = writer.beginNested(CTA_TUPLE_IP);
-    writer.data(bytes.length === 4 ? CTA_IP_V4_DST : CTA_IP_V6_DST, bytes);
+    writer.data(CTA_IP_V4_DST, addressBytes(filter.destination));
     writer.endNested(ip);
   }
   const protocol = writer.beginNested(CTA_TUPLE_PROTO);
