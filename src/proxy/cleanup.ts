@@ -1,6 +1,6 @@
 /** `--cleanup`: removes the rules of every mode. */
 import type { Logger } from '../log/logger.ts';
-import { leftovers, type Leftovers } from './dataplanes.ts';
+import { leftovers, type Leftovers } from './leftovers.ts';
 
 /** Goes through all of `which` whatever fails; resolves to false if anything did (each is logged). */
 export async function removeLeftovers(

@@ -24,9 +24,10 @@ import {
 import { removeLeftovers } from './cleanup.ts';
 import { watchConfigFile } from './configWatch.ts';
 import { createMetrics, type DaemonMetrics } from './daemonMetrics.ts';
-import { leftoversRemovedBy, loadMode, type ModeSupport } from './dataplanes.ts';
+import { loadMode, type ModeSupport } from './dataplanes.ts';
 import { Families } from './families.ts';
 import { shrinkHeap } from './heap.ts';
+import { leftoversRemovedBy } from './leftovers.ts';
 import { NodeEvents } from './nodeEvents.ts';
 import { NodeState, samePodCIDRs } from './nodeState.ts';
 import { ProxyHealth } from './proxyHealth.ts';

@@ -6,10 +6,37 @@ import {
   listLinkAddresses,
   openRouteSocket,
   removeHostAddress,
+  type AddressMark,
+  type LinkAddress,
   type LinkName,
 } from '../../linux/netlink/route.ts';
 import type { NetlinkSocket } from '../../linux/netlink/socket.ts';
 import { cidrContains, parseCIDR } from '../../services/ip.ts';
+
+/** On every address of ours. The number is free (iproute2's rt_addrprotos has 1 to 3), the label shows up in `ip addr`. */
+const mark: AddressMark = { protocol: 80, label: 'lo:pointsman' };
+
+/** An earlier process, or this one, put it on loopback for a service. */
+function isMarked({ protocol, label }: LinkAddress): boolean {
+  return protocol === mark.protocol || label === mark.label;
+}
+
+/** Takes off all addresses of the family that a process of ours has put on loopback. @returns how many */
+export function removeServiceAddresses(family: Family): number {
+  const socket = openRouteSocket();
+  try {
+    const link = findLink(socket, 'lo');
+    if (link === undefined) return 0;
+    let removed = 0;
+    for (const one of listLinkAddresses(socket)) {
+      if (one.family !== family || one.index !== link.index || !isMarked(one)) continue;
+      if (removeHostAddress(socket, { index: link.index, name: 'lo' }, one.address)) removed++;
+    }
+    return removed;
+  } finally {
+    socket.close();
+  }
+}
 
 interface Entry {
   count: number;
@@ -39,7 +66,15 @@ export class ServiceAddresses {
   take(ip: string): void {
     const entry = this.#entries.get(ip);
     if (entry !== undefined) entry.count++;
-    else this.#entries.set(ip, { count: 1, ours: addHostAddress(this.#socket, this.#loopback, ip) });
+    else this.#entries.set(ip, { count: 1, ours: this.#put(ip) });
+  }
+
+  /** True if it is ours: new, or from an earlier process of ours. */
+  #put(ip: string): boolean {
+    if (addHostAddress(this.#socket, this.#loopback, ip, mark)) return true;
+    return listLinkAddresses(this.#socket).some(
+      (one) => one.address === ip && one.index === this.#loopback.index && isMarked(one),
+    );
   }
 
   /** One frontend less. */
@@ -57,18 +92,23 @@ export class ServiceAddresses {
   /** All addresses of this node, those of services left out. */
   nodeAddresses(): string[] {
     return listLinkAddresses(this.#socket)
-      .filter(({ family, address }) => family === this.#family && !this.#entries.has(address))
+      .filter((one) => one.family === this.#family && !this.#entries.has(one.address) && !isMarked(one))
       .map(({ address }) => address);
   }
 
-  /** Removes what an earlier process has left: single addresses on loopback that lie in a ServiceCIDR. @returns how many */
+  /**
+   * Removes what an earlier process has left: single addresses on loopback that carry our mark, or, where the kernel
+   * keeps none, lie in a ServiceCIDR. @returns how many
+   */
   removeStrays(serviceCIDRs: readonly string[]): number {
     const cidrs = serviceCIDRs.map(parseCIDR).filter((cidr) => cidr !== undefined);
     const length = this.#family === 'IPv4' ? 32 : 128;
     let removed = 0;
-    for (const { family, address, index, prefixLength } of listLinkAddresses(this.#socket)) {
+    for (const one of listLinkAddresses(this.#socket)) {
+      const { family, address, index, prefixLength } = one;
       if (family !== this.#family || index !== this.#loopback.index || prefixLength !== length) continue;
-      if (this.#entries.has(address) || !cidrs.some((cidr) => cidrContains(cidr, address))) continue;
+      if (this.#entries.has(address)) continue;
+      if (!isMarked(one) && !cidrs.some((cidr) => cidrContains(cidr, address))) continue;
       if (removeHostAddress(this.#socket, this.#loopback, address)) removed++;
     }
     return removed;

@@ -9,6 +9,7 @@ import { NETLINK_NETFILTER, NetlinkSocket } from './socket.ts';
 const NFNL_SUBSYS_ACCT = 7;
 const NFNL_MSG_ACCT_NEW = (NFNL_SUBSYS_ACCT << 8) | 0;
 const NFNL_MSG_ACCT_GET = (NFNL_SUBSYS_ACCT << 8) | 1;
+const NFNL_MSG_ACCT_DEL = (NFNL_SUBSYS_ACCT << 8) | 3;
 const NFACCT_NAME = 1;
 const NFACCT_PKTS = 2;
 const NFACCT_BYTES = 3;
@@ -62,6 +63,18 @@ export class AccountingCounters {
     if (this.read(name) !== undefined) return;
     this.#begin(NFNL_MSG_ACCT_NEW, NLM_F_CREATE, name);
     this.#socket.request(`nfacct add ${name}`);
+  }
+
+  /** Removes the counter; false if there is none. Throws NetlinkError EBUSY while a rule counts in it. */
+  remove(name: string): boolean {
+    this.#begin(NFNL_MSG_ACCT_DEL, 0, name);
+    try {
+      this.#socket.request(`nfacct del ${name}`);
+      return true;
+    } catch (error) {
+      if (isRefusal(error, ENOENT)) return false;
+      throw error;
+    }
   }
 
   close(): void {

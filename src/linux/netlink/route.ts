@@ -17,6 +17,9 @@ const IFADDRMSG_LENGTH = 8;
 const IFINFOMSG_LENGTH = 16;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
+const IFA_LABEL = 3;
+/** Who put the address there (Linux 5.18): a number that the kernel keeps and does not read. */
+const IFA_PROTO = 11;
 const IFLA_IFNAME = 3;
 const IFLA_LINKINFO = 18;
 const IFLA_INFO_KIND = 1;
@@ -44,6 +47,17 @@ export interface LinkAddress {
   readonly prefixLength: number;
   /** Of the interface. */
   readonly index: number;
+  /** The mark of who put it there, as `AddressMark` has it; 0 and '' if there is none. */
+  readonly protocol: number;
+  readonly label: string;
+}
+
+/** Says who put an address there. Kernels before 5.18 forget the protocol, IPv6 has no labels. */
+export interface AddressMark {
+  /** 4 to 255; the first three are the kernel's own. */
+  readonly protocol: number;
+  /** Begins with the name of the interface; 15 characters at most. */
+  readonly label: string;
 }
 
 /** All interfaces of the socket's namespace. */
@@ -131,17 +145,23 @@ function readAddress(message: Message): LinkAddress | undefined {
   if (family !== AF_INET && family !== AF_INET6) return undefined;
   let address = '';
   let local = '';
+  let protocol = 0;
+  let label = '';
   const reader = attributesOf(message, IFADDRMSG_LENGTH);
   while (reader.next()) {
     // On point-to-point links IFA_ADDRESS is the peer's, IFA_LOCAL ours.
     if (reader.type === IFA_ADDRESS) address = formatAddress(reader.bytes, reader.start, reader.end);
     else if (reader.type === IFA_LOCAL) local = formatAddress(reader.bytes, reader.start, reader.end);
+    else if (reader.type === IFA_PROTO) protocol = reader.bytes[reader.start] ?? 0;
+    else if (reader.type === IFA_LABEL) label = reader.string();
   }
   return {
     family: family === AF_INET6 ? 'IPv6' : 'IPv4',
     address: local === '' ? address : local,
     prefixLength: message.bytes[message.start + 1]!,
     index: get32(message.bytes, message.start + 4),
+    protocol,
+    label,
   };
 }
 
@@ -207,8 +227,14 @@ export function deleteLink(socket: NetlinkSocket, name: string): boolean {
 }
 
 /** Puts a single address (/32, /128) on an interface; false if it is there already. */
-export function addHostAddress(socket: NetlinkSocket, link: LinkName, address: string): boolean {
-  return changeHostAddress(socket, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, 'add', link, address, EEXIST);
+export function addHostAddress(
+  socket: NetlinkSocket,
+  link: LinkName,
+  address: string,
+  mark?: AddressMark,
+): boolean {
+  const flags = NLM_F_CREATE | NLM_F_EXCL;
+  return changeHostAddress(socket, RTM_NEWADDR, flags, 'add', link, address, EEXIST, mark);
 }
 
 /** Takes a single address (/32, /128) off an interface; false if it is not there. */
@@ -234,6 +260,7 @@ function changeHostAddress(
   link: LinkName,
   address: string,
   done: number,
+  mark?: AddressMark,
 ): boolean {
   const bytes = addressBytes(address);
   const writer = socket.begin(type, flags);
@@ -244,6 +271,10 @@ function changeHostAddress(
   writer.raw(header);
   writer.data(IFA_LOCAL, bytes);
   writer.data(IFA_ADDRESS, bytes);
+  if (mark !== undefined) {
+    if (bytes.length === 4) writer.string(IFA_LABEL, mark.label);
+    writer.data(IFA_PROTO, Uint8Array.of(mark.protocol));
+  }
   try {
     socket.request(printHostAddress(verb, link.name, address));
     return true;

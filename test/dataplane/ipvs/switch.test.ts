@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { IptablesDataplane } from '../../../src/dataplane/iptables/iptablesDataplane.ts';
 import { silentLogger } from '../../../src/log/logger.ts';
-import { leftoversRemovedBy } from '../../../src/proxy/dataplanes.ts';
+import { leftoversRemovedBy } from '../../../src/proxy/leftovers.ts';
 import { changesBetween, ipv4Options, makeRoute, makeTable } from '../iptables/routes.ts';
 import { Driver, Held, Node, ask, sh, succeeds, whyNoIpvs } from './guest.ts';
 
