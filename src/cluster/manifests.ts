@@ -121,7 +121,7 @@ function isKind(kind: string): kind is Kind {
 }
 
 type Path = readonly (string | number)[];
-type Located = Pick<ManifestProblem, 'file' | 'message'> & Partial<ManifestProblem>;
+type PlacedProblem = Pick<ManifestProblem, 'file' | 'message'> & Partial<ManifestProblem>;
 
 /** Kinds that are Pods or make them. */
 const podKinds = new Set([
@@ -145,11 +145,17 @@ class Collector implements Manifests {
     this.strict = strict;
   }
 
-  problem(problem: Located): void {
+  problem(problem: PlacedProblem): void {
     this.problems.push({ line: 0, column: 0, object: '', field: '', ...problem });
   }
 
   file(file: string, text: string): void {
+    const json = parseJson(text);
+    if (json !== undefined) {
+      // Taken apart once more, with positions, only if one is asked for: that takes a hundred times as long.
+      if (json.value !== null) this.value(new Source(file, () => parseLocated(text)), json.value, []);
+      return;
+    }
     const lines = new LineCounter();
     for (const document of parseAllDocuments(text, { lineCounter: lines, uniqueKeys: true })) {
       const [error] = document.errors;
@@ -168,7 +174,8 @@ class Collector implements Manifests {
         this.problem({ file, message: `cannot be read: ${(failure as Error).message}` });
         continue;
       }
-      if (value !== null && value !== undefined) this.value(new Source(file, document, lines), value, []);
+      if (value !== null && value !== undefined)
+        this.value(new Source(file, () => ({ document, lines })), value, []);
     }
   }
 
@@ -192,8 +199,14 @@ class Collector implements Manifests {
     } else if (!isKind(kind)) {
       this.ignored.set(kind, (this.ignored.get(kind) ?? 0) + 1);
       if (podKinds.has(kind)) {
-        const { file, line } = at([]);
-        this.others.push({ kind, value: value as Record<string, unknown>, file, line });
+        this.others.push({
+          kind,
+          value: value as Record<string, unknown>,
+          file: source.file,
+          get line() {
+            return at([]).line;
+          },
+        });
       }
     } else if (typeof apiVersion !== 'string' || !versions[kind].includes(apiVersion)) {
       const message = `${JSON.stringify(apiVersion)} is not read; ${kind} must be ${versions[kind].join(' or ')}`;
@@ -221,11 +234,12 @@ class Collector implements Manifests {
       this.problem({ ...at, object: `${kind} ${name}`, field, message });
     });
     if (object === undefined) return;
-    const { file, line } = source.position(path);
     this.objects.push({
       object,
-      file,
-      line,
+      file: source.file,
+      get line() {
+        return source.position(path).line;
+      },
       value: value as Record<string, unknown>,
       position: (field) => {
         const at = source.position([...path, ...parseField(field)]);
@@ -253,16 +267,59 @@ function printField(path: Path): string {
   return text;
 }
 
+/** A document with where everything in it stands. */
+interface Located {
+  readonly document: Document;
+  readonly lines: LineCounter;
+}
+
+function parseLocated(text: string): Located {
+  const lines = new LineCounter();
+  const [document] = parseAllDocuments(text, { lineCounter: lines, uniqueKeys: true });
+  if (document === undefined || !('contents' in document)) throw new Error('a document was expected');
+  return { document, lines };
+}
+
+/** Undefined: not one document of JSON, or one with a key that comes twice in a map. */
+function parseJson(text: string): { readonly value: unknown } | undefined {
+  if (!/^\s*\{/.test(text)) return undefined;
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    // It may be YAML, whose maps can begin with a brace too.
+    return undefined;
+  }
+  // JSON.parse keeps the last one of two equal keys and says nothing.
+  let keys = 0;
+  for (const [, colon] of text.matchAll(/"(?:[^"\\]|\\.)*"\s*(:?)/g)) if (colon !== '') keys++;
+  return keys === countKeys(value) ? { value } : undefined;
+}
+
+function countKeys(value: unknown): number {
+  if (typeof value !== 'object' || value === null) return 0;
+  let count = Array.isArray(value) ? 0 : Object.keys(value).length;
+  for (const inner of Object.values(value)) count += countKeys(inner);
+  return count;
+}
+
 /** Finds where in a file a field stands. */
 class Source {
-  private readonly file: string;
-  private readonly document: Document;
-  private readonly lines: LineCounter;
+  readonly file: string;
+  private readonly locate: () => Located;
+  private located: Located | undefined;
 
-  constructor(file: string, document: Document, lines: LineCounter) {
+  constructor(file: string, locate: () => Located) {
     this.file = file;
-    this.document = document;
-    this.lines = lines;
+    this.locate = locate;
+  }
+
+  private get document(): Document {
+    return (this.located ??= this.locate()).document;
+  }
+
+  private get lines(): LineCounter {
+    return (this.located ??= this.locate()).lines;
   }
 
   /** The key of a field, not its value. */

@@ -23,11 +23,13 @@ No root, no kernel, and the same text every time.
 What to do:
   -o, --output DIR      write one file for each family into a folder instead
   --check               print no rules: check the objects, and say what the node would ignore, and why
+  --strict              with --check: warnings count as errors
   --diff A B            what changes in the rules, and for traffic, from manifests A to B (-f adds to both)
   --json                the answer as JSON
 
 ${inputHelp}
-Exit status: 0 fine, 1 errors (--check) or differences (--diff) or objects that cannot be read, 2 usage.
+Exit status: 0 fine, 1 errors (--check; with --strict warnings too) or differences (--diff) or objects that cannot be
+read, 2 usage.
 `;
 
 export interface CommandOutput {
@@ -46,13 +48,18 @@ export async function runRender(
   io: CommandOutput = standardOutput,
 ): Promise<number> {
   try {
-    const parsed = parseArguments(argv, { values: { output: 1, diff: 2 }, switches: ['check', 'json'] });
+    const parsed = parseArguments(argv, {
+      values: { output: 1, diff: 2 },
+      switches: ['check', 'strict', 'json'],
+    });
     if (parsed.help) {
       io.out(help);
       return 0;
     }
     const given = await parsed.inputs();
     for (const warning of given.warnings) io.err(`${warning}\n`);
+    if (parsed.switches.has('strict') && !parsed.switches.has('check'))
+      throw new UsageError('--strict needs --check');
     if (parsed.extra.has('diff')) return await runDiff(parsed, given, io);
     return parsed.switches.has('check')
       ? await runCheck(parsed, given, io)
@@ -101,7 +108,7 @@ async function runCheck(parsed: ParsedArguments, given: InputArguments, io: Comm
       `${services} Services, ${cluster.slices.length} EndpointSlices: ${errors} errors, ${warnings} warnings\n`,
     );
   }
-  return errors > 0 ? 1 : 0;
+  return errors > 0 || (warnings > 0 && parsed.switches.has('strict')) ? 1 : 0;
 }
 
 async function runDiff(parsed: ParsedArguments, given: InputArguments, io: CommandOutput): Promise<number> {

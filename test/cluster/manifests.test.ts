@@ -76,6 +76,41 @@ test('JSON and typed lists are read; a wrong version is refused', () => {
   );
 });
 
+test('JSON is read as YAML would be: places of problems, keys that come twice, several documents, what is no JSON', () => {
+  const json = JSON.stringify(
+    {
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { name: 'a"\\":b', namespace: 'shop', annotations: { '"x": "y"': '{"z": 1}' } },
+      spec: { clusterIP: '10.0.0.1', ports: [{ port: 99999 }] },
+    },
+    null,
+    2,
+  );
+  const texts = [
+    json,
+    json.replace('"spec": {', '"spec": {\n    "clusterIP": "10.0.0.9",'),
+    `${json}\n---\n${json}`,
+    '{ apiVersion: v1, kind: Node, metadata: { name: b } }',
+    '[]',
+    '{}',
+  ];
+  for (const one of texts) {
+    const direct = parseManifests('x.json', one, { strict: true });
+    // A comment is no JSON, so this goes the way of YAML.
+    const byYaml = parseManifests('x.json', `${one}\n# end`, { strict: true });
+    assert.deepEqual(direct.problems, byYaml.problems, one);
+    assert.deepEqual(
+      direct.objects.map(({ object, line }) => ({ object, line })),
+      byYaml.objects.map(({ object, line }) => ({ object, line })),
+    );
+  }
+  const [range] = parseManifests('x.json', json).problems;
+  assert.equal(range?.line, json.split('\n').findIndex((line) => line.includes('99999')) + 1);
+  const [twice] = parseManifests('x.json', texts[1]!).problems;
+  assert.equal(twice?.message, 'the same key comes twice in this map');
+});
+
 test('folders are read in order of name; what is missing is a problem, not an exception', () => {
   const folder = mkdtempSync(join(tmpdir(), 'manifests-'));
   try {

@@ -258,6 +258,18 @@ test('exit codes and JSON are fit for a pipeline', async () => {
   const warned = await renderCommand('--check', '--node=n', '--cluster-cidr=10.244.0.0/16', '-f', path);
   assert.equal(warned.code, 0);
   assert.match(warned.out, /1 Services, 0 EndpointSlices: 0 errors, 1 warnings\n$/);
+  const strict = await renderCommand(
+    '--check',
+    '--strict',
+    '--node=n',
+    '--cluster-cidr=10.244.0.0/16',
+    '-f',
+    path,
+  );
+  assert.deepEqual([strict.code, strict.out], [1, warned.out]);
+  const alone = await renderCommand('--strict', '-f', path);
+  assert.equal(alone.code, 2);
+  assert.match(alone.err, /--strict needs --check/);
   writeFileSync(path, service(`{clusterip: 10.96.0.1, ${http}}`));
   const failed = await renderCommand('--check', '--json', '-f', path);
   assert.equal(failed.code, 1);
