@@ -230,16 +230,19 @@ test('both ways at once, readers that come and go, an end while bytes wait: ever
   const sent = Buffer.alloc(size);
   for (let i = 0; i < size; i += 4) sent.writeUInt32LE(i, i);
   const digest = createHash('sha256').update(sent).digest('hex');
-  const haltingly = async (socket: Socket): Promise<string> => {
-    const hash = createHash('sha256');
-    let count = 0;
-    for await (const chunk of socket as AsyncIterable<Buffer>) {
-      hash.update(chunk);
-      count += chunk.length;
-      if (count % 7 === 0) await sleep(2);
-    }
-    return hash.digest('hex');
-  };
+  const haltingly = (socket: Socket): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const hash = createHash('sha256');
+      let chunks = 0;
+      socket.on('data', (chunk: Buffer) => {
+        hash.update(chunk);
+        if (++chunks % 16 !== 0) return;
+        socket.pause();
+        setTimeout(() => socket.resume(), 2);
+      });
+      socket.on('end', () => resolve(hash.digest('hex')));
+      socket.on('error', reject);
+    });
   const heard: Promise<string>[] = [];
   const backend = await serve((socket) => {
     heard.push(haltingly(socket));
