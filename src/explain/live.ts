@@ -1,5 +1,5 @@
 /** What really happens: connections of our own or of others, in the kernel's own words, laid over what was predicted. */
-import type { Case } from './case.ts';
+import type { Case, KnownFlow } from './case.ts';
 import { dialOurselves } from './live/dial.ts';
 import { flowKey, isAnybody, untranslated, type Happened, type SeenConnection } from './live/happened.ts';
 import { layOver, wayOf, type LaidPacket } from './live/layOver.ts';
@@ -58,7 +58,7 @@ export async function observeLive(given: Case, options: ObserveOptions): Promise
   const { packet } = given;
   const remarks: string[] = [];
   const place = whereFrom(given, options.source, remarks);
-  const known = new Set((await readFlowsTo(packet)).map(flowKey));
+  const known = new Map((await readFlowsTo(packet)).map((flow) => [flowKey(flow), flow]));
   const from = place?.name ?? (isAnybody(given) ? 'anybody' : packet.origin.name);
   if (place === undefined) options.onWait?.(from);
   const happened =
@@ -78,7 +78,7 @@ export async function observeLive(given: Case, options: ObserveOptions): Promise
     ends,
     ways,
     agrees:
-      length + ways.length === 0
+      length === 0
         ? undefined
         : ends.every(({ predicted }) => predicted !== undefined) &&
           ways.every(({ agrees }) => agrees !== false),
@@ -170,7 +170,7 @@ function predictedShares(how: Observation['how'], { prediction }: Case): Map<str
 
 function waysOf(
   { traces }: Happened,
-  known: ReadonlySet<string>,
+  known: ReadonlyMap<string, KnownFlow>,
   caseOf: (source: string) => Case,
 ): ObservedWay[] {
   const ways = new Map<string, { laid: LaidPacket; packets: number }>();

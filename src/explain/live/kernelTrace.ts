@@ -7,7 +7,7 @@ import type { SavedTable } from '../../linux/iptables/save.ts';
 import type { HookName } from '../flow.ts';
 import { tablePriority } from '../iptables/evaluate.ts';
 import { parseRule } from '../iptables/parse.ts';
-import { markChain } from './marking.ts';
+import { markChain, markingPrefix } from './marking.ts';
 import { ofSave, type RuleBook } from './ruleBook.ts';
 
 /** `reject` is a drop with an answer; the kernel itself tells both as drops. */
@@ -56,7 +56,6 @@ interface Growing {
 }
 
 const loggedHooks: readonly HookName[] = ['prerouting', 'input', 'forward', 'output', 'postrouting'];
-const ownPrefix = 'pointsman-trace-';
 
 /** Puts messages of many packets in order. */
 export class TraceCollector {
@@ -80,7 +79,7 @@ export class TraceCollector {
   }
 
   trace(event: TraceEvent): void {
-    if (event.table.name.startsWith(ownPrefix)) {
+    if (event.table.name.startsWith(markingPrefix)) {
       if (event.table.name === this.#own) this.#ownEvent(event);
       return;
     }

@@ -33,12 +33,14 @@ export interface MarkedPackets {
   readonly most: number;
 }
 
+/** Of the table's name; the socket that owns it is the rest. */
+export const markingPrefix = 'pointsman-trace-';
 export const markChain = 'mark';
 /** Empty chains behind all others: they tell how the packet left the hook. */
 export const endChains = ['input', 'output', 'forward', 'postrouting'] as const;
 
 export function markingTable(packet: Packet, portId: number): Table {
-  return table(packet.family === 'IPv6' ? 'ip6' : 'ip', `pointsman-trace-${portId}`, {
+  return table(packet.family === 'IPv6' ? 'ip6' : 'ip', `${markingPrefix}${portId}`, {
     flags: NFT_TABLE_F_OWNER,
   });
 }

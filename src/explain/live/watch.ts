@@ -4,6 +4,7 @@ import { startsHere } from '../packet.ts';
 import { readFlowsTo, watchFlowsTo } from '../sources/kernel.ts';
 import { flowKey, isAnybody, translatedTo, tracedMost, untranslated } from './happened.ts';
 import type { Happened, SeenConnection } from './happened.ts';
+import type { KernelTrace } from './kernelTrace.ts';
 import { traceEnd } from './layOver.ts';
 import { recordWhile } from './recorder.ts';
 
@@ -19,7 +20,7 @@ export async function watchOthers(
   given: Case,
   count: number,
   milliseconds: number,
-  known: ReadonlySet<string>,
+  known: ReadonlyMap<string, KnownFlow>,
 ): Promise<Happened> {
   const { packet } = given;
   const source = isAnybody(given) ? undefined : packet.origin.address;
@@ -51,17 +52,23 @@ export async function watchOthers(
       end: translatedTo(flow) ?? untranslated.watched,
       source: flow.source,
     }));
-    // What is stopped on its way is never remembered: only its trace tells of it.
     for (const trace of recording.traces) {
-      if (flows.has(flowKey(trace.first)) || known.has(flowKey(trace.first))) continue;
-      const { end } = traceEnd(trace);
-      connections.push({
-        end: end === 'rejected' ? 'refused' : end === 'left' ? untranslated.watched : 'no answer',
-        source: trace.first.source,
-      });
+      const key = flowKey(trace.first);
+      if (!flows.has(key))
+        connections.push({ end: tracedEnd(trace, known.get(key)), source: trace.first.source });
     }
     return { connections, ...recording };
   } finally {
     events();
   }
+}
+
+/** The end of a connection that is not among the new ones. */
+function tracedEnd(trace: KernelTrace, known: KnownFlow | undefined): string {
+  // It goes on as before: over UDP, or to an endpoint that is gone meanwhile.
+  if (known !== undefined) return translatedTo(known) ?? untranslated.watched;
+  // What is stopped on its way is never remembered: only its trace tells of it.
+  const { end } = traceEnd(trace);
+  if (end === 'rejected') return 'refused';
+  return end === 'left' || end === 'here' ? untranslated.watched : 'no answer';
 }
