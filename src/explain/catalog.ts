@@ -88,6 +88,13 @@ export class Catalog {
     return this.pods.find(({ ips }) => ips.includes(ip));
   }
 
+  /** By its name, or the beginning of it if only one Pod has it. */
+  podNamed(namespace: string, name: string): PodInfo | undefined {
+    const wanted = `Pod ${namespace}/${name}`;
+    const near = this.pods.filter((pod) => pod.name.startsWith(wanted) && pod.ips.length > 0);
+    return near.find((pod) => pod.name === wanted) ?? (near.length === 1 ? near[0] : undefined);
+  }
+
   /** The Node that has the address, as its Node object says. */
   nodeAt(ip: string): Node | undefined {
     return this.nodes.find(({ addresses }) => addresses.some(({ address }) => canonicalIP(address) === ip));

@@ -213,20 +213,19 @@ export function findOrigin(
     return originAt(ip, world, catalog, table, given);
   }
   const { namespace, name } = parsePodName(from) ?? { namespace: '', name: '' };
-  const pods = (catalog?.pods ?? []).filter(({ ips }) => ips.length > 0);
-  const exact = pods.find((pod) => pod.name === `Pod ${namespace}/${name}`);
-  const near = exact ?? only(pods.filter((pod) => pod.name.startsWith(`Pod ${namespace}/${name}`)));
+  const near = catalog?.podNamed(namespace, name);
   const address = near?.ips.find((one) => familyOf(one) === family);
   if (near !== undefined && address !== undefined) return podOrigin(near, address, world, given);
   const endpoints = endpointsOfPod(table, `${namespace}/${name}`);
   if (endpoints !== undefined) return originAt(endpoints, world, catalog, table, given);
+  const all = (catalog?.pods ?? []).map((pod) => pod.name.replace(/^Pod /, ''));
+  const likely =
+    meant(`${namespace}/${name}`, all) ?? all.find((one) => one.split('/')[1]?.startsWith(name) === true);
+  if (likely !== undefined && near === undefined)
+    throw new Error(`--from: there is no Pod ${namespace}/${name}; did you mean ${likely}?`);
   throw new Error(
     `--from: there is no Pod ${namespace}/${name} with a ${family} address among the objects: use its address, or add the Pod to the manifests (kubectl get pods -o yaml)`,
   );
-}
-
-function only<T>(list: readonly T[]): T | undefined {
-  return list.length === 1 ? list[0] : undefined;
 }
 
 function podOrigin(pod: PodInfo, address: string, world: World, given: string | undefined): Origin {

@@ -12,6 +12,19 @@ export function aboutRoute(given: Case, route: Route, info: ServiceInfo | undefi
   const { packet, decision, world } = given;
   const { port } = route;
   const service = `Service ${port.namespace}/${port.service}`;
+  const sender = given.catalog?.podAt(packet.origin.address)?.node ?? '';
+  if (
+    packet.origin.kind === 'podElsewhere' &&
+    sender !== '' &&
+    world.nodeName !== '' &&
+    sender !== world.nodeName
+  )
+    report(
+      'warning',
+      'other_node',
+      `${packet.origin.name}: the rules of that node are the first to see its packets, and these are the rules of ${world.nodeName}.`,
+      `Ask about that node: --node ${sender}; or on it.`,
+    );
   if (decision?.outOfRange === true) {
     report(
       'cause',

@@ -1,11 +1,13 @@
 /** The objects that an explanation is made with, from wherever the command line says. */
 import { networkInterfaces } from 'node:os';
 import type { InputArguments } from '../../render/arguments.ts';
-import type { ClusterObjects } from '../../render/cluster.ts';
-import { readInputs } from '../../render/inputs.ts';
+import { readManifests } from '../../cluster/manifests.ts';
+import { clusterOf, type ClusterObjects } from '../../render/cluster.ts';
 import { stderrLogger } from '../../render/stderrLogger.ts';
 import type { Wanted } from '../../render/wanted.ts';
-import type { Question } from '../subject.ts';
+import { canonicalIP } from '../../services/ip.ts';
+import { Catalog } from '../catalog.ts';
+import { parseAddressPort, parsePodName, type Question } from '../subject.ts';
 
 export interface Objects {
   /** With the node that this machine is, where several were to choose from. */
@@ -25,15 +27,15 @@ export async function readObjects(
 ): Promise<Objects> {
   const log = stderrLogger(err);
   if (given.paths.length > 0) {
-    const { cluster } = await readInputs(given, { log });
-    return { given, cluster, wanted: undefined, remarks: [] };
+    const cluster = clusterOf(readManifests(given.paths));
+    return { given: withNode(given, cluster, question), cluster, wanted: undefined, remarks: [] };
   }
   if (given.live) {
     const { readLiveCluster } = await import('../../render/live.ts');
     const { enrich } = await import('./apiServer.ts');
     const listed = await readLiveCluster(given.api, given.node.name, log);
     const { cluster, remarks } = await enrich(listed, question, given.api, log);
-    return { given: onThisNode(given, cluster), cluster, wanted: undefined, remarks };
+    return { given: withNode(given, cluster, question, ownAddresses()), cluster, wanted: undefined, remarks };
   }
   if (hasDump) return { given, cluster: undefined, wanted: undefined, remarks: [] };
   const { askDaemon } = await import('../../render/daemon.ts');
@@ -47,12 +49,25 @@ export async function readObjects(
   return { given, cluster, wanted: inputs.wanted, remarks };
 }
 
-/** Of several Nodes, the one that this machine is. */
-function onThisNode(given: InputArguments, { nodes }: ClusterObjects): InputArguments {
-  const here = ownAddresses();
+/** Of several Nodes, the one that this machine is; the sender's, which sees the packet first; the one that is dialled. */
+function withNode(
+  given: InputArguments,
+  cluster: ClusterObjects,
+  question: Question,
+  here: ReadonlySet<string> = new Set(),
+): InputArguments {
+  const { nodes } = cluster;
+  if (given.node.name !== '' || nodes.length < 2) return given;
+  const catalog = new Catalog(cluster);
+  const sender = parsePodName(question.from);
+  const pod =
+    sender === undefined
+      ? catalog.podAt(canonicalIP(question.from) ?? '')
+      : catalog.podNamed(sender.namespace, sender.name);
   const own = nodes.find(({ addresses }) => addresses.some(({ address }) => here.has(address)));
-  if (given.node.name !== '' || own === undefined) return given;
-  return { ...given, node: { ...given.node, name: own.meta.name } };
+  const dialled = catalog.nodeAt(parseAddressPort(question.to)?.address ?? '');
+  const name = own?.meta.name ?? pod?.node ?? dialled?.meta.name ?? '';
+  return name === '' ? given : { ...given, node: { ...given.node, name } };
 }
 
 /** The node whose rules are asked for is the machine that this runs on. */
