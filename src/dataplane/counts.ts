@@ -29,6 +29,8 @@ export interface Reading {
   readonly rule: string;
   readonly meaning: Meaning;
   readonly packets: number;
+  /** Its rule was written anew since the reading before: it began at 0. */
+  readonly fresh?: boolean;
   /** The counter is gone, and this was its last word. */
   readonly last?: true;
 }

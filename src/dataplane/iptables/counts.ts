@@ -40,7 +40,11 @@ export class IptablesCounterReader {
   readonly #owners = new Map<string, ChainOwner>();
   #table = '';
 
-  constructor(table: RoutingTable) {
+  readonly #emptied: ReadonlySet<string>;
+
+  /** @param emptied chains whose rules were written anew since the reading before */
+  constructor(table: RoutingTable, emptied: ReadonlySet<string> = new Set()) {
+    this.#emptied = emptied;
     for (const route of table.routes.values())
       for (const [chain, owner] of endpointChainsOf(route)) this.#owners.set(chain, owner);
   }
@@ -57,10 +61,12 @@ export class IptablesCounterReader {
     const rule = line.slice(end + 5);
     const space = rule.indexOf(' ');
     if (space < 0) return;
-    const meaning = this.#meaning(rule.slice(0, space), rule);
+    const chain = rule.slice(0, space);
+    const meaning = this.#meaning(chain, rule);
     if (meaning === undefined) return;
     const packets = Number(line.slice(1, line.indexOf(':')));
-    this.readings.push({ rule: `${this.#table} ${rule}`, meaning, packets });
+    const fresh = this.#emptied.has(chain);
+    this.readings.push({ rule: `${this.#table} ${rule}`, meaning, packets, fresh });
   }
 
   #meaning(chain: string, rule: string): Meaning | undefined {
@@ -98,17 +104,35 @@ function refusal(chain: string, rule: string): Meaning | undefined {
   return refused(why === 'has no local endpoints' ? 'no_local_endpoints' : 'source_range', verdict, id);
 }
 
-/** @param iptables undefined before the start, and nothing is counted */
-export function iptablesCounters(iptables: () => Iptables | undefined): CounterSource {
-  return {
-    name: 'iptables',
-    notes: [],
-    async read(table) {
-      const programs = iptables();
-      const reader = new IptablesCounterReader(table);
-      for (const name of ['nat', 'filter'] as const)
-        await programs?.saveCounted(name, (line) => reader.line(line));
-      return reader.readings;
-    },
-  };
+/** Remembered while nobody reads; beyond it, less packets than before still tell that a rule began anew. */
+const emptiedMax = 20_000;
+
+export class IptablesCounts implements CounterSource {
+  readonly name = 'iptables';
+  readonly notes: readonly string[] = [];
+  readonly #iptables: () => Iptables | undefined;
+  /** Chains that were emptied since the last reading. */
+  #emptied = new Set<string>();
+
+  /** @param iptables undefined before the start, and nothing is counted */
+  constructor(iptables: () => Iptables | undefined) {
+    this.#iptables = iptables;
+  }
+
+  /** A restore document is in the kernel: rules of the chains that it declares have begun at 0. */
+  written(document: string | Iterable<string>): void {
+    // What is streamed makes new chains.
+    if (typeof document !== 'string') return;
+    if (this.#emptied.size > emptiedMax) this.#emptied.clear();
+    for (const [, chain = ''] of document.matchAll(/^:(\S+)/gm)) this.#emptied.add(chain);
+  }
+
+  async read(table: RoutingTable): Promise<Reading[]> {
+    const emptied = this.#emptied;
+    this.#emptied = new Set();
+    const reader = new IptablesCounterReader(table, emptied);
+    for (const name of ['nat', 'filter'] as const)
+      await this.#iptables()?.saveCounted(name, (line) => reader.line(line));
+    return reader.readings;
+  }
 }

@@ -1,5 +1,5 @@
 /** iptables mode for one family: decides between partial and full syncs, applies documents, watches for other hands. */
-import { iptablesCounters } from './counts.ts';
+import { IptablesCounts } from './counts.ts';
 import { Iptables, IptablesError, type IptablesOptions } from '../../linux/iptables/iptables.ts';
 import { openFingerprint, type Fingerprint } from '../../linux/iptables/fingerprint.ts';
 import { listLocalAddresses } from '../../linux/addresses.ts';
@@ -59,7 +59,7 @@ const wholeCheckShare = 1 / 20;
 export class IptablesDataplane implements Dataplane {
   readonly mode = 'iptables';
   readonly family: Dataplane['family'];
-  readonly counters = iptablesCounters(() => this.#iptables);
+  readonly counters = new IptablesCounts(() => this.#iptables);
   readonly #options: IptablesDataplaneOptions;
   readonly #deps: IptablesDependencies;
   readonly #log: Logger;
@@ -168,6 +168,7 @@ export class IptablesDataplane implements Dataplane {
     try {
       for (const document of plan.documents) {
         await iptables.restore(document.text);
+        this.counters.written(document.text);
         monitor.committed(commitsOf(document));
         written.filter += document.filter;
         written.nat += document.nat;
@@ -285,6 +286,7 @@ export class IptablesDataplane implements Dataplane {
       this.#log.error('Cannot remove chains that are no longer used', { family: this.family, err: error });
       return;
     }
+    this.counters.written(document.text);
     monitor.committed(commitsOf(document));
   }
 

@@ -31,12 +31,12 @@ export class CounterAccumulator {
   take(readings: Iterable<Reading>): void {
     const before = this.#last;
     const seen = new Map<string, number>();
-    for (const { rule, meaning, packets, last: isLast } of readings) {
+    for (const { rule, meaning, packets, fresh, last: isLast } of readings) {
       const key = keyOf(meaning);
       let total = this.#totals.get(key);
       if (total === undefined) this.#totals.set(key, (total = { family: this.#family, meaning, packets: 0 }));
       const inThis = seen.get(rule);
-      const known = before.get(rule) ?? this.#missing.get(rule) ?? 0;
+      const known = fresh === true ? 0 : (before.get(rule) ?? this.#missing.get(rule) ?? 0);
       if (isLast === true) {
         total.packets += grown(inThis ?? known, packets);
         seen.delete(rule);

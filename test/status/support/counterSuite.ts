@@ -7,6 +7,7 @@ import { HttpFailure, httpGet } from '../../../src/lab/net/http.ts';
 import { podNamespace } from '../../../src/lab/net/network.ts';
 import type { JsonObject } from '../../../src/lab/scenario/generate.ts';
 import type { CountersDocument, RefusalReason } from '../../../src/status/documents.ts';
+import { buildProgram } from '../../scenarios/support.ts';
 import {
   clusterIP,
   daemonOf,
@@ -185,8 +186,8 @@ function idOf(key: string): string {
   return `default/${nameOf(key)}:http/TCP`;
 }
 
-/** Long enough for an answer, too short for a second SYN. Milliseconds. */
-const patience = 600;
+/** Milliseconds. Where no answer is expected: too short for a second SYN. */
+const patience = { answered: 5000, 'not answered': 600 };
 
 class CounterWorld {
   readonly cluster: LabCluster;
@@ -229,7 +230,7 @@ class CounterWorld {
     const { namespaces } = this.cluster.network;
     const where = from === 'caller' ? podNamespace(from) : from;
     for (let i = 0; i < times; i++) {
-      const answer = httpGet(namespaces, where, url, patience);
+      const answer = httpGet(namespaces, where, url, patience[outcome]);
       if (outcome === 'not answered') {
         await assert.rejects(answer, HttpFailure);
         continue;
@@ -350,12 +351,13 @@ function compareEndpoints(before: CountersDocument, now: CountersDocument, world
 
 /** Runs all cases on the mode. */
 export function counterSuite(mode: Mode): void {
+  const program = buildProgram().slice(0, 2);
   describe(`counters in ${mode} mode`, () => {
     let world: CounterWorld;
     let cluster: LabCluster | undefined;
 
     before(async () => {
-      cluster = await startLab(mode, ['--service-counters=endpoints']);
+      cluster = await startLab(mode, ['--service-counters=endpoints'], program);
       world = new CounterWorld(cluster);
       await world.build();
     });

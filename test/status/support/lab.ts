@@ -14,14 +14,22 @@ import { DaemonClient } from '../../../src/status/client.ts';
 const root = new URL('../../..', import.meta.url).pathname;
 export const programFromSource = [process.execPath, '--import', 'tsx', join(root, 'src/main.ts')];
 
-export async function startLab(mode: string, flags: readonly string[] = []): Promise<LabCluster> {
+const inGuest = process.env['POINTSMAN_VM'] !== undefined;
+
+export async function startLab(
+  mode: string,
+  flags: readonly string[] = [],
+  program: readonly string[] = programFromSource,
+): Promise<LabCluster> {
   return await LabCluster.create({
     nodes: 2,
     attachment: 'bridge',
     podNetwork: 'routes',
     mode,
     iptables: undefined,
-    proxyCommand: [...programFromSource, 'run', '--config={config}', '--socket-path={socket}', ...flags],
+    proxyCommand: [...program, 'run', '--config={config}', '--socket-path={socket}', ...flags],
+    // In the guest a program takes ten times as long to start.
+    ...(inGuest && { timeFactor: 6 }),
     onError: (message, error) => process.stderr.write(`${message}: ${String(error)}\n`),
   });
 }
@@ -74,11 +82,11 @@ export function service(name: string, spec: JsonObject): JsonObject {
 }
 
 export async function eventually<T>(what: string, ask: () => Promise<T | undefined | false>): Promise<T> {
-  const deadline = Date.now() + 20_000;
+  const deadline = Date.now() + (inGuest ? 100_000 : 20_000);
   for (;;) {
     const answer = await ask();
     if (answer !== undefined && answer !== false) return answer;
-    if (Date.now() > deadline) throw new Error(`${what} did not happen in 20 s`);
+    if (Date.now() > deadline) throw new Error(`${what} did not happen in time`);
     await sleep(50);
   }
 }
