@@ -56,6 +56,9 @@ case $VM_ENGINE in
       libraries+=:$VM_TREE/qemu/usr/lib/x86_64-linux-gnu/pulseaudio
       options+=(-L "$VM_TREE/qemu/usr/share/seabios" -L "$VM_TREE/qemu/usr/share/qemu")
     fi
+    # It locks a file there, named after its socket: which is the same for every guest, as each has its own directory.
+    mkdir -p /run/virtiofsd
+    mount -t tmpfs -o size=1M locks /run/virtiofsd
     export LD_LIBRARY_PATH=$libraries
     "$virtiofsd" --socket-path="$control/fs" -o source=/ -o cache=always -o sandbox=chroot >"$control/virtiofsd" 2>&1 8>&- &
     for _ in {1..100}; do [ -S "$control/fs" ] && break; sleep 0.05; done
