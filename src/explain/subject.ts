@@ -218,6 +218,11 @@ export function findOrigin(
   if (near !== undefined && address !== undefined) return podOrigin(near, address, world, given);
   const endpoints = endpointsOfPod(table, `${namespace}/${name}`);
   if (endpoints !== undefined) return originAt(endpoints, world, catalog, table, given);
+  const there = catalog?.pods.find((pod) => pod.name === `Pod ${namespace}/${name}`);
+  if (there !== undefined && there.ips.length === 0)
+    throw new Error(
+      `--from: Pod ${namespace}/${name} has no address yet${there.phase === '' ? '' : ` (${there.phase})`}: it sends nothing`,
+    );
   const all = (catalog?.pods ?? []).map((pod) => pod.name.replace(/^Pod /, ''));
   const likely =
     meant(`${namespace}/${name}`, all) ?? all.find((one) => one.split('/')[1]?.startsWith(name) === true);

@@ -24,7 +24,7 @@ kind: Pod
 apiVersion: v1
 metadata: {name: web-1, namespace: shop, labels: {app: web}}
 spec: {nodeName: node-2, containers: [{name: web, image: web, ports: [{containerPort: 8080, name: http}]}]}
-status: {podIP: 10.244.2.10}
+status: {podIP: 10.244.2.10, phase: Running, conditions: [{type: Ready, status: 'POD_READY'}]}
 ---
 `;
 
@@ -35,6 +35,10 @@ interface Parts {
   readonly endpoints?: string;
   readonly slice?: string;
   readonly sliceType?: string;
+  readonly owner?: string;
+  readonly targetPort?: string;
+  readonly podReady?: boolean;
+  readonly phase?: 'Running' | 'Pending';
 }
 
 function manifest({
@@ -44,21 +48,28 @@ function manifest({
   endpoints,
   slice = 'name: http, port: 8080',
   sliceType = 'IPv4',
+  owner = 'web',
+  targetPort = '8080',
+  podReady = true,
+  phase = 'Running',
 }: Parts): string {
-  return `${nodes}
+  return `${nodes
+    .replace('POD_READY', podReady ? 'True' : 'False')
+    .replace('Running', phase)
+    .replace('podIP: 10.244.2.10, ', phase === 'Pending' ? '' : 'podIP: 10.244.2.10, ')}
 kind: Service
 apiVersion: v1
 metadata: {name: web, namespace: shop${metadata}}
 spec:
   clusterIP: 10.96.0.20
   selector: {${labels ?? 'app: web'}}
-  ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30080}]
+  ports: [{name: http, port: 80, targetPort: ${targetPort}, nodePort: 30080}]
   type: NodePort
 ${service}
 ---
 kind: EndpointSlice
 apiVersion: discovery.k8s.io/v1
-metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: ${owner}}}
 addressType: ${sliceType}
 ports: [{${slice}}]
 endpoints: [${endpoints ?? '{addresses: [10.244.2.10], nodeName: node-2, targetRef: {kind: Pod, namespace: shop, name: web-1}}'}]
@@ -108,7 +119,7 @@ interface Mistake {
   readonly files?: Readonly<Record<string, string>>;
   readonly reason: string;
   readonly says: string;
-  readonly severity?: 'warning';
+  readonly severity?: 'warning' | 'note';
 }
 
 const toCluster = ['--from', '10.244.1.50', '--to', 'shop/web:http'];
@@ -325,7 +336,164 @@ const mistakes: readonly Mistake[] = [
     reason: 'affinity_to_gone',
     says: 'Session affinity (spec.sessionAffinity: ClientIP) still sends this client to 10.244.2.66:8080, which is no usable endpoint of Service shop/web any more.',
   },
+  {
+    name: 'a targetPort whose name no container has',
+    yaml: manifest({ targetPort: 'htttp' }).replace('ports: [{name: http, port: 8080}]', 'ports: []'),
+    args: toCluster,
+    reason: 'target_port_name',
+    says: 'spec.ports[].targetPort of Service shop/web is the name "htttp", and no container of Pod shop/web-1 has a TCP port of that name: they have http=8080. So Kubernetes finds no port to send to, and connections are refused (port unreachable). → Is it misspelt? Set targetPort to http.',
+  },
+  {
+    name: 'Pods that wait to be scheduled',
+    yaml: manifest({ endpoints: '', phase: 'Pending' }),
+    args: toCluster,
+    reason: 'not_running',
+    says: 'The Pod that Service shop/web selects does not run, so connections are refused (port unreachable): Pod shop/web-1 (Pending).',
+  },
+  {
+    name: 'Pods that have shut down',
+    yaml: manifest({
+      endpoints:
+        '{addresses: [10.244.2.10], nodeName: node-2, conditions: {ready: false, serving: false, terminating: true}}',
+    }),
+    args: toCluster,
+    reason: 'terminating',
+    says: 'Service shop/web has 1 endpoint, but it is shutting down and serves no more, so connections are refused (port unreachable): 10.244.2.10:8080.',
+  },
+  {
+    name: 'Pods that are shutting down alone serve',
+    yaml: manifest({
+      endpoints:
+        '{addresses: [10.244.2.10], nodeName: node-2, conditions: {ready: false, serving: true, terminating: true}}',
+    }),
+    args: toCluster,
+    reason: 'only_terminating',
+    severity: 'warning',
+    says: 'Nobody is ready: Pods that are shutting down (10.244.2.10:8080) serve as long as they can.',
+  },
+  {
+    name: 'a slice with the name of another Service',
+    yaml: manifest({ owner: 'wbe' }),
+    args: toCluster,
+    reason: 'slice_label',
+    says: 'No EndpointSlice is labelled as one of Service shop/web; there is one of shop/wbe, and no such Service, so connections are refused (port unreachable). → Is the label kubernetes.io/service-name of the EndpointSlice misspelt? Set it to web.',
+  },
+  {
+    name: 'node ports that do not answer at this address',
+    yaml: manifest({}),
+    args: ['--from', 'outside', '--to', '172.31.0.11:30080', '--nodeport-addresses', '192.168.0.0/16'],
+    reason: 'node_port_addresses',
+    says: '30080 is a node port of Service shop/web, but node ports do not answer at 172.31.0.11 on node-1 (iptables mode, nodePortAddresses 192.168.0.0/16).',
+  },
+  {
+    name: 'a cluster IP dialled from outside the cluster',
+    yaml: manifest({}),
+    args: ['--to', 'shop/web:http'],
+    reason: 'cluster_ip_from_outside',
+    severity: 'warning',
+    says: '10.96.0.20 is a cluster IP: outside the cluster nobody has a route to it, so the packet usually never comes to a node.',
+  },
+  {
+    name: "another node's rules",
+    yaml: manifest({}),
+    args: ['--from', 'shop/web-1', '--to', 'shop/web:http'],
+    reason: 'other_node',
+    severity: 'warning',
+    says: 'Pod shop/web-1 on node-2: the rules of that node are the first to see its packets, and these are the rules of node-1. → Ask about that node: --node node-2; or on it.',
+  },
+  {
+    name: 'endpoints that hints keep away',
+    yaml: manifest({
+      service: '  trafficDistribution: PreferSameNode',
+      endpoints:
+        '{addresses: [10.244.2.10], nodeName: node-2, hints: {forNodes: [{name: node-2}]}}, {addresses: [10.244.1.10], nodeName: node-1, hints: {forNodes: [{name: node-1}]}}',
+    }),
+    args: toCluster,
+    reason: 'topology',
+    severity: 'note',
+    says: 'Hints of the EndpointSlices (spec.trafficDistribution, or topology-aware routing) keep the traffic near: 1 endpoint of 2 is used from node-1. Not used: 10.244.2.10:8080.',
+  },
+  {
+    name: 'Pods elsewhere that policy Local leaves out',
+    yaml: manifest({
+      service: '  externalTrafficPolicy: Local',
+      endpoints: '{addresses: [10.244.2.10], nodeName: node-2}, {addresses: [10.244.1.10], nodeName: node-1}',
+    }),
+    args: ['--from', 'outside', '--to', '172.31.0.11:30080'],
+    reason: 'local_only',
+    severity: 'note',
+    says: 'spec.externalTrafficPolicy of Service shop/web is Local: only endpoints on node-1 are used. Not used: 10.244.2.10:8080.',
+  },
+  {
+    name: 'a Pod that reaches itself',
+    yaml: manifest({ endpoints: '{addresses: [10.244.1.50], nodeName: node-1}' }),
+    args: toCluster,
+    reason: 'hairpin',
+    severity: 'note',
+    says: "One of the endpoints is the client itself. Such a connection leaves the Pod and comes back to it, with the node's address as its source.",
+  },
+  {
+    name: 'a client that always meets the same Pod',
+    yaml: manifest({ service: '  sessionAffinity: ClientIP' }),
+    args: toCluster,
+    reason: 'affinity',
+    severity: 'note',
+    says: 'spec.sessionAffinity: ClientIP: a client goes where it went before, until it has stayed away for 10800 s. Clients behind one address count as one.',
+  },
+  {
+    name: 'Pods that are not ready and get connections',
+    yaml: manifest({ service: '  publishNotReadyAddresses: true', podReady: false }),
+    args: toCluster,
+    reason: 'unready_published',
+    severity: 'warning',
+    says: 'spec.publishNotReadyAddresses of Service shop/web is true, so Pods that are not ready get connections, too: 10.244.2.10:8080 (Pod shop/web-1).',
+  },
+  {
+    name: 'the port of health checks',
+    yaml: manifest({
+      service: '  externalTrafficPolicy: Local\n  healthCheckNodePort: 31111',
+    }).replace('type: NodePort', 'type: LoadBalancer'),
+    args: ['--from', 'outside', '--to', '172.31.0.11:31111'],
+    reason: 'health_check_port',
+    severity: 'note',
+    says: '31111 is the healthCheckNodePort of Service shop/web: there the proxy itself tells load balancers whether this node has endpoints. It leads to no Pod.',
+  },
+  {
+    name: 'a rule of somebody else that stops some',
+    yaml: manifest({
+      endpoints: '{addresses: [10.244.2.10], nodeName: node-2}, {addresses: [10.244.1.10], nodeName: node-1}',
+    }),
+    args: [...toCluster, '--dump', 'FOLDER/rules.txt'],
+    files: {
+      'rules.txt': save('-A FORWARD -d 10.244.2.0/24 -j DROP')
+        .replace(':KUBE-SEP-A', ':KUBE-SEP-B - [0:0]\n:KUBE-SEP-A')
+        .replace(
+          '--dport 80 -j KUBE-SEP-A',
+          '--dport 80 -m statistic --mode random --probability 0.25 -j KUBE-SEP-A\n-A KUBE-SERVICES -d 10.96.0.20/32 -p tcp -m tcp --dport 80 -j KUBE-SEP-B\n-A KUBE-SEP-B -p tcp -m tcp -j DNAT --to-destination 10.244.1.10:8080',
+        ),
+    },
+    reason: 'foreign_rule',
+    says: 'A rule that is not the service proxy\'s drops 25.0 % of the connections, those to 10.244.2.10:8080: rule "-d 10.244.2.0/24 -j DROP" in chain FORWARD (filter FORWARD).',
+  },
 ];
+
+/** In every mode the same cause, whatever the rules look like. */
+for (const { name, yaml, args, files, reason, severity = 'cause' } of mistakes) {
+  if (files !== undefined) continue;
+  for (const mode of ['nftables', 'ipvs', 'userspace']) {
+    test(`names the cause in ${mode} mode: ${name}`, async () => {
+      const { explanation, code } = await explain(yaml, [...args, '--mode', mode]);
+      assert.deepEqual(
+        explanation.findings
+          .filter((one) => one.severity === 'cause' || one.reason === reason)
+          .map((one) => [one.severity, one.reason]),
+        [[severity, reason]],
+      );
+      assert.equal(code, severity === 'cause' ? 1 : 0);
+      assert.match(explanation.rules, new RegExp(`${mode} mode`));
+    });
+  }
+}
 
 for (const { name, yaml, args, files, reason, says, severity = 'cause' } of mistakes) {
   test(`names the cause: ${name}`, async () => {
@@ -333,7 +501,7 @@ for (const { name, yaml, args, files, reason, says, severity = 'cause' } of mist
     const finding = explanation.findings.find((one) => one.reason === reason);
     assert.deepEqual(
       finding === undefined ? explanation.findings : { message: finding.message, severity: finding.severity },
-      { message: says, severity },
+      { message: says.split(' → ')[0], severity },
     );
     assert.equal(code, severity === 'cause' ? 1 : 0);
     const causes = explanation.findings.filter((one) => one.severity === 'cause');
