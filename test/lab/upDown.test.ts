@@ -1,10 +1,16 @@
 /** A lab in the background: kubectl works against it, its Pods answer through a Service, `down` removes everything. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { readState } from '../../src/lab/cluster/state.ts';
 import { buildProgram } from '../scenarios/support.ts';
+
+// Before buildProgram, which removes the program at the end: hooks run in the order in which they were given.
+after(() => {
+  for (const name of ['lab', 'second']) spawnSync(node, [program, 'lab', 'down', '--name', name]);
+});
 
 const [node = '', program = ''] = buildProgram();
 
@@ -26,10 +32,6 @@ function fails(...argv: string[]): string {
   return stderr;
 }
 
-after(() => {
-  spawnSync(node, [program, 'lab', 'down']);
-});
-
 test(
   'up, kubectl, traffic through a Service from everywhere, down',
   { skip: readState() !== undefined && 'a lab is up' },
@@ -38,6 +40,14 @@ test(
     assert.match(lab('up', '--attach', 'bridge', '--pod-network', 'vxlan'), /The lab is up/);
     const prefix = readState()?.prefix ?? '';
     assert.match(fails('up'), /up already/);
+    assert.match(fails('status', '--name', 'second'), /no lab "second" is up; .* lab up --name second/);
+    assert.match(
+      lab('up', '--name', 'second', '--nodes', '1', '--mode', 'nftables'),
+      /lab down --name second/,
+    );
+    assert.match(lab('status', '--name', 'second'), /node-1; nftables mode/);
+    const proxyLog = join(readState('second')?.directory ?? '', 'node-1', 'proxy.log');
+    assert.doesNotMatch(readFileSync(proxyLog, 'utf8'), /is ignored/);
 
     lab('kubectl', 'create', 'deployment', 'web', '--image=web', '--port=8080', '--replicas=3');
     lab('kubectl', 'expose', 'deployment', 'web', '--port=80', '--target-port=8080', '--type=NodePort');
@@ -61,6 +71,21 @@ test(
     assert.match(lab('status'), /pod\/web-\S+ +1\/1 +Running/);
     assert.match(lab('exec', 'node-1', '--', 'ip', '-d', 'link', 'show', 'flannel.1'), /vxlan id 1/);
 
+    const ask = `process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0';
+      fetch('https://10.96.0.1/version').then((r) => r.text()).then(console.log)`;
+    assert.match(
+      lab('exec', pod, '--', node, '-e', ask),
+      /gitVersion|Unauthorized/,
+      'default/kubernetes leads to the API server',
+    );
+    const notReady = '{"status":{"conditions":[{"type":"Ready","status":"False"}]}}';
+    lab('kubectl', 'patch', 'pod', pod, '--subresource=status', '-p', notReady);
+    lab('kubectl', 'wait', '--for=condition=ContainersReady=False', `pod/${pod}`, '--timeout=20s');
+    assert.match(lab('kubectl', 'get', 'pod', pod), /0\/1 +Running/);
+
+    lab('down', '--name', 'second');
+    assert.equal(readState('second'), undefined);
+    assert.notEqual(readState(), undefined, 'the other lab stays');
     lab('kubectl', 'scale', 'deployment', 'web', '--replicas=1');
     lab('kubectl', 'wait', '--for=jsonpath={.status.replicas}=1', 'deployment/web', '--timeout=20s');
     lab('kubectl', 'delete', 'deployment,service', 'web');

@@ -44,3 +44,34 @@ function createKubernetesService(registry: Registry, clusterIP: string): void {
   };
   registry.create(resourceById('services'), 'default', input, options);
 }
+
+/** The API server's own addresses behind default/kubernetes, as kube-apiserver publishes them: of the Service's family. */
+export function publishEndpoints(
+  registry: Registry,
+  { addresses, port }: { readonly addresses: readonly string[]; readonly port: number },
+): void {
+  const service = registry.get(resourceById('services'), 'default', 'kubernetes');
+  const family = (service.spec?.['ipFamilies'] as readonly string[] | undefined)?.[0] ?? 'IPv4';
+  const own = addresses.filter((ip) => ip.includes(':') === (family === 'IPv6'));
+  const ports = [{ name: 'https', port, protocol: 'TCP' }];
+  registry.create(
+    resourceById('endpoints'),
+    'default',
+    {
+      metadata: { name: 'kubernetes', labels: { 'endpointslice.kubernetes.io/skip-mirror': 'true' } },
+      subsets: [{ addresses: own.map((ip) => ({ ip })), ports }],
+    },
+    options,
+  );
+  registry.create(
+    resourceById('endpointslices.discovery.k8s.io'),
+    'default',
+    {
+      metadata: { name: 'kubernetes', labels: { 'kubernetes.io/service-name': 'kubernetes' } },
+      addressType: family,
+      endpoints: own.map((ip) => ({ addresses: [ip], conditions: { ready: true } })),
+      ports,
+    },
+    options,
+  );
+}

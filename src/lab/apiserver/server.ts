@@ -9,7 +9,7 @@ import { makeOwnedDirectory } from '../net/ownedDirectory.ts';
 import { formatIp, parseCidr } from './addresses.ts';
 import { makeAuthenticator, type User } from './auth.ts';
 import { kubeconfigText, makeCertificates, type Certificates } from './certificates.ts';
-import { createDefaults, defaultServiceCidrs } from './defaults.ts';
+import { createDefaults, defaultServiceCidrs, publishEndpoints } from './defaults.ts';
 import { Faults } from './faults.ts';
 import { makeHandler } from './handler.ts';
 import { Registry } from './registry.ts';
@@ -29,6 +29,8 @@ export interface ApiServerOptions {
   readonly token?: string;
   /** The default ServiceCIDR: one range, or one a family, the primary family first. */
   readonly serviceCidrs?: readonly string[];
+  /** Where the Service default/kubernetes leads, as the cluster sees it; no endpoint if absent. */
+  readonly advertise?: { readonly addresses: readonly string[]; readonly port: number };
   /** How many events of each resource are remembered; older ones answer 410. */
   readonly historyLimit?: number;
   /** Which controllers run; none if absent. */
@@ -73,6 +75,7 @@ export async function startApiServer(options: ApiServerOptions = {}): Promise<Ap
   if (first === undefined) throw new Error(`serviceCidrs: ${String(serviceCidrs[0])} is not a CIDR`);
   const kubernetesIp = formatIp({ family: first.family, value: first.base + 1n });
   createDefaults(registry, serviceCidrs, kubernetesIp);
+  if (options.advertise !== undefined) publishEndpoints(registry, options.advertise);
 
   const token = options.token ?? randomBytes(24).toString('base64url');
   const admin: User = { name: 'kubernetes-admin', groups: ['system:masters', 'system:authenticated'] };

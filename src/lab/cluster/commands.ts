@@ -3,8 +3,8 @@ import { spawn, spawnSync } from 'node:child_process';
 import { openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Command, Option } from 'commander';
-import { positiveInteger } from '../arguments.ts';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { positiveInteger, positiveNumber } from '../arguments.ts';
 import type { PodAttachment, PodNetwork } from '../net/layout.ts';
 import { sweepNamespaces } from '../net/namespaces.ts';
 import { podNamespace } from '../net/network.ts';
@@ -12,21 +12,45 @@ import type { IptablesVariant } from '../scenario/iptablesVariant.ts';
 import { socketOf, splitCommand } from '../scenario/proxyProcess.ts';
 import { findKubectl } from './kubectl.ts';
 import { LabCluster } from './labCluster.ts';
-import { clearState, daemonLog, makeDirectory, readState, writeState, type LabState } from './state.ts';
+import {
+  clearState,
+  daemonLog,
+  defaultLab,
+  makeDirectory,
+  readState,
+  writeState,
+  type LabState,
+} from './state.ts';
 
-interface UpFlags {
+interface LabFlags {
+  readonly name: string;
+}
+
+interface UpFlags extends LabFlags {
   readonly nodes: number;
   readonly attach: PodAttachment;
   readonly podNetwork: PodNetwork;
   readonly mode: string;
   readonly iptables?: IptablesVariant;
   readonly proxy?: string;
+  readonly timeFactor: number;
 }
 
-function mustRun(): LabState {
-  const state = readState();
-  if (state === undefined) throw new Error('no lab is up; start one with: pointsman lab up');
-  return state;
+/** How the lab is named on a command line; nothing for the usual one. */
+function named(lab: string): string {
+  return lab === defaultLab ? '' : ` --name ${lab}`;
+}
+
+function mustRun(lab: string): LabState {
+  const state = readState(lab);
+  if (state !== undefined) return state;
+  const what = lab === defaultLab ? 'no lab is up' : `no lab "${lab}" is up`;
+  throw new Error(`${what}; start one with: pointsman lab up${named(lab)}`);
+}
+
+function labName(text: string): string {
+  if (/^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$/.test(text)) return text;
+  throw new InvalidArgumentError('a name is small letters, digits and dashes, 32 at most.');
 }
 
 /** The lab itself: stays until it is told to end. */
@@ -41,9 +65,10 @@ async function daemon(flags: UpFlags): Promise<number> {
     mode: flags.mode,
     iptables: flags.iptables,
     proxyCommand: flags.proxy === undefined ? undefined : splitCommand(flags.proxy),
+    timeFactor: flags.timeFactor,
     onError: (message, error) => process.stderr.write(`${message}: ${String(error)}\n`),
   });
-  writeState({
+  writeState(flags.name, {
     pid: process.pid,
     prefix: cluster.network.namespaces.prefix,
     nodes: cluster.network.nodes.map((node) => node.name),
@@ -54,15 +79,19 @@ async function daemon(flags: UpFlags): Promise<number> {
   });
   await told;
   await cluster.close();
-  clearState();
+  clearState(flags.name);
   return 0;
 }
 
 async function up(flags: UpFlags): Promise<number> {
-  if (readState() !== undefined) throw new Error('a lab is up already; end it with: pointsman lab down');
+  const lab = named(flags.name);
+  if (readState(flags.name) !== undefined)
+    throw new Error(
+      `a lab is up already; end it with: pointsman lab down${lab}, or give this one a --name of its own`,
+    );
   sweepNamespaces();
-  makeDirectory();
-  const log = openSync(daemonLog, 'a');
+  makeDirectory(flags.name);
+  const log = openSync(daemonLog(flags.name), 'a');
   const own = [...process.execArgv, process.argv[1] ?? ''];
   const options = Object.entries(flags).flatMap(([name, value]) => [
     `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`,
@@ -81,33 +110,32 @@ async function up(flags: UpFlags): Promise<number> {
     `Starting a lab of ${flags.nodes} nodes (${flags.mode} mode, Pods by ${flags.attach}, ${flags.podNetwork}) …\n`,
   );
   for (;;) {
-    const state = readState();
-    if (state !== undefined) break;
-    if (ended) throw new Error(`the lab did not come up:\n${readFileSync(daemonLog, 'utf8')}`);
+    if (readState(flags.name) !== undefined) break;
+    if (ended) throw new Error(`the lab did not come up:\n${readFileSync(daemonLog(flags.name), 'utf8')}`);
     await sleep(50);
   }
   process.stdout.write(
     `The lab is up. Try:\n` +
-      `  pointsman lab kubectl create deployment web --image=web --port=8080 --replicas=3\n` +
-      `  pointsman lab kubectl expose deployment web --port=80 --target-port=8080\n` +
-      `  pointsman lab kubectl get pods,services,endpointslices -o wide\n` +
-      `  pointsman lab exec node-1 -- iptables-save -t nat\n` +
-      `  pointsman lab down\n`,
+      `  pointsman lab kubectl${lab} create deployment web --image=web --port=8080 --replicas=3\n` +
+      `  pointsman lab kubectl${lab} expose deployment web --port=80 --target-port=8080\n` +
+      `  pointsman lab kubectl${lab} get pods,services,endpointslices -o wide\n` +
+      `  pointsman lab exec${lab} node-1 -- iptables-save -t nat\n` +
+      `  pointsman lab down${lab}\n`,
   );
   return 0;
 }
 
-async function down(): Promise<number> {
-  const state = readState();
+async function down({ name }: LabFlags): Promise<number> {
+  const state = readState(name);
   if (state !== undefined) {
     process.kill(state.pid, 'SIGTERM');
     const deadline = Date.now() + 10_000;
-    while (readState() !== undefined && Date.now() < deadline) await sleep(50);
-    if (readState() !== undefined) process.kill(state.pid, 'SIGKILL');
-    while (readState() !== undefined) await sleep(20);
+    while (readState(name) !== undefined && Date.now() < deadline) await sleep(50);
+    if (readState(name) !== undefined) process.kill(state.pid, 'SIGKILL');
+    while (readState(name) !== undefined) await sleep(20);
   }
   const swept = sweepNamespaces();
-  clearState();
+  clearState(name);
   process.stdout.write(state === undefined && swept.length === 0 ? 'No lab was up.\n' : 'The lab is gone.\n');
   return 0;
 }
@@ -123,31 +151,38 @@ function inLab(state: LabState, where: string, argv: readonly string[]): number 
   return result.status ?? 255;
 }
 
-function kubectl(argv: readonly string[]): number {
-  const state = mustRun();
+function kubectl(argv: readonly string[], { name }: LabFlags): number {
+  const state = mustRun(name);
   return inLab(state, 'client', [findKubectl(), `--kubeconfig=${state.kubeconfig}`, ...argv]);
 }
 
 /** Nodes, `client`, `api`, `router`, `link` go by their names; everything else is a Pod. */
-function exec(where: string, argv: readonly string[]): number {
-  const state = mustRun();
+function exec(where: string, argv: readonly string[], { name }: LabFlags): number {
+  const state = mustRun(name);
   const known = [...state.nodes, 'client', 'api', 'router', 'link'];
   const command = argv[0] === '--' ? argv.slice(1) : argv;
   return inLab(state, known.includes(where) ? where : podNamespace(where), command);
 }
 
-function status(): number {
-  const state = mustRun();
+function status(flags: LabFlags): number {
+  const state = mustRun(flags.name);
   process.stdout.write(
     `The lab is up: ${state.nodes.join(', ')}; ${state.mode} mode; Pods joined by ${state.podNetwork}; process ${state.pid}.\n` +
       `Namespaces begin with ${state.prefix}; logs and configuration are in ${state.directory}.\n\n`,
   );
-  return kubectl(['get', 'nodes,services,pods', '-A', '-o', 'wide']);
+  return kubectl(['get', 'nodes,services,pods', '-A', '-o', 'wide'], flags);
 }
 
 export function clusterCommands(setExit: (code: number) => void): Command[] {
+  const ofLab = (command: Command): Command =>
+    command.addOption(
+      new Option('--name <lab>', 'which lab, where several are up')
+        .env('POINTSMAN_LAB')
+        .default(defaultLab)
+        .argParser(labName),
+    );
   const withOptions = (command: Command): Command =>
-    command
+    ofLab(command)
       .option('--nodes <n>', 'number of nodes', positiveInteger, 2)
       .addOption(
         new Option('--attach <how>', 'how Pods are attached to their node')
@@ -161,9 +196,10 @@ export function clusterCommands(setExit: (code: number) => void): Command[] {
       )
       .option('--mode <mode>', 'proxy mode', 'iptables')
       .addOption(new Option('--iptables <variant>', 'which iptables').choices(['nft', 'legacy']))
+      .option('--time-factor <n>', 'multiplies every time-out, for slow machines', positiveNumber, 1)
       .option('--proxy <command>', 'another proxy: its command line, with {config} and {node} in it');
   const passThrough = (command: Command): Command =>
-    command.allowUnknownOption().passThroughOptions().helpOption(false);
+    ofLab(command).allowUnknownOption().passThroughOptions().helpOption(false);
   return [
     withOptions(new Command('up').description('start a lab that stays up in the background')).action(
       async (flags: UpFlags) => setExit(await up(flags)),
@@ -171,16 +207,20 @@ export function clusterCommands(setExit: (code: number) => void): Command[] {
     withOptions(new Command('daemon').description('the lab in the background itself')).action(
       async (flags: UpFlags) => setExit(await daemon(flags)),
     ),
-    new Command('down').description('end it and remove everything').action(async () => setExit(await down())),
-    new Command('status').description('what is up').action(() => setExit(status())),
+    ofLab(new Command('down').description('end it and remove everything')).action(async (flags: LabFlags) =>
+      setExit(await down(flags)),
+    ),
+    ofLab(new Command('status').description('what is up')).action((flags: LabFlags) =>
+      setExit(status(flags)),
+    ),
     passThrough(new Command('exec'))
       .description('run a command on a node, in a Pod, or as the client outside: exec node-1 -- COMMAND')
       .argument('<where>')
       .argument('<command...>')
-      .action((where: string, argv: string[]) => setExit(exec(where, argv))),
+      .action((where: string, argv: string[], flags: LabFlags) => setExit(exec(where, argv, flags))),
     passThrough(new Command('kubectl'))
       .description('run kubectl against the lab')
       .argument('[args...]')
-      .action((argv: string[]) => setExit(kubectl(argv))),
+      .action((argv: string[], flags: LabFlags) => setExit(kubectl(argv, flags))),
   ];
 }

@@ -8,7 +8,7 @@ export async function startFullApi(options: { readonly controllers: boolean }): 
   const server = await startApiServer({
     hosts: apiAddresses,
     serviceCidrs: serviceBlocks,
-    ...(options.controllers ? { controllers: {} } : {}),
+    ...(options.controllers ? { controllers: {}, advertise: { addresses: apiAddresses, port: 6443 } } : {}),
   });
   const url = new URL(server.url);
   return {

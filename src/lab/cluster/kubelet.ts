@@ -71,6 +71,20 @@ export function runningStatus(pod: JsonObject, ip: string, hostIP: string, now: 
   };
 }
 
+/** What has to change in a Pod's status so that its containers are as ready as the Pod is; undefined if they are. */
+export function readinessFollowed(status: JsonObject): JsonObject | undefined {
+  const conditions = items(status['conditions']);
+  const ready = conditions.find((one) => one['type'] === 'Ready')?.['status'];
+  const containers = items(status['containerStatuses']);
+  if (ready === undefined || containers.every((one) => one['ready'] === (ready === 'True'))) return undefined;
+  return {
+    conditions: conditions.map((one) =>
+      one['type'] === 'ContainersReady' ? { ...one, status: ready } : one,
+    ),
+    containerStatuses: containers.map((one) => ({ ...one, ready: ready === 'True' })),
+  };
+}
+
 export class Kubelet {
   private readonly network: LabNetwork;
   private readonly client: ApiClient;
@@ -133,6 +147,7 @@ export class Kubelet {
       else running.ending ??= setTimeout(() => this.finish(key, namespace, name), linger * 1000);
       return;
     }
+    if (running !== undefined) this.followReadiness(namespace, name, pod);
     if (running !== undefined || typeof spec['nodeName'] !== 'string') return;
     if (!this.network.nodes.some((node) => node.name === spec['nodeName'])) return;
     this.run(key, spec['nodeName'], pod);
@@ -171,6 +186,16 @@ export class Kubelet {
     this.client.patch('Pod', name, { status }, namespace).catch((error: unknown) => {
       if (error instanceof ApiError && error.status === 404) return; // Deleted meanwhile: nobody to report on.
       this.options.onError(`status of Pod ${namespace}/${name}`, error);
+    });
+  }
+
+  /** Somebody patched the condition Ready, to play a failing probe: the containers say the same. */
+  private followReadiness(namespace: string, name: string, pod: JsonObject): void {
+    const status = readinessFollowed(objectAt(pod, 'status'));
+    if (status === undefined) return;
+    this.client.patch('Pod', name, { status }, namespace).catch((error: unknown) => {
+      if (error instanceof ApiError && error.status === 404) return; // Deleted meanwhile.
+      this.options.onError(`readiness of Pod ${namespace}/${name}`, error);
     });
   }
 

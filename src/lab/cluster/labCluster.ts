@@ -17,6 +17,10 @@ import { Kubelet } from './kubelet.ts';
 
 export const labApiAddress = `${apiAddresses[0]}:6443`;
 
+/** How long a proxy may take to be healthy, and one answer of its, in milliseconds. */
+const startTime = 30_000;
+const httpTime = 500;
+
 export interface LabClusterOptions {
   readonly nodes: number;
   readonly attachment: PodAttachment;
@@ -27,6 +31,8 @@ export interface LabClusterOptions {
   readonly proxyCommand: readonly string[] | undefined;
   /** Merged into the proxies' configuration. */
   readonly config?: JsonObject;
+  /** Multiplies time-outs, for slow machines; default 1. */
+  readonly timeFactor?: number;
   readonly onError: (message: string, error: unknown) => void;
   /** Called for each HTTP request a Pod answers. */
   readonly onRequest?: (pod: string) => void;
@@ -109,17 +115,27 @@ export class LabCluster {
   }
 
   private async healthy(node: string, address: string): Promise<void> {
-    const deadline = Date.now() + 30_000;
+    const factor = this.options.timeFactor ?? 1;
+    const deadline = Date.now() + startTime * factor;
     for (;;) {
       try {
-        const answer = await httpGet(this.network.namespaces, node, `http://${address}:10256/healthz`, 500);
+        const answer = await httpGet(
+          this.network.namespaces,
+          node,
+          `http://${address}:10256/healthz`,
+          httpTime * factor,
+        );
         if (answer.status === 200) return;
       } catch (error) {
         if (!(error instanceof HttpFailure)) throw error;
       }
       const proxy = this.proxies.get(node);
       if (proxy?.running !== true || Date.now() > deadline) {
-        throw new Error(`the proxy of ${node} does not run; its last words:\n${proxy?.lastWords() ?? ''}`);
+        const state =
+          proxy?.running === true
+            ? `was not healthy after ${(startTime * factor) / 1000} s (a slow machine? --time-factor)`
+            : 'does not run';
+        throw new Error(`the proxy of ${node} ${state}; its last words:\n${proxy?.lastWords() ?? ''}`);
       }
       await sleep(20);
     }

@@ -3,9 +3,8 @@ import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync 
 import { join } from 'node:path';
 import { startTime } from '../net/namespaces.ts';
 
-const labDirectory = '/run/pointsman-lab/up';
-const stateFile = join(labDirectory, 'state.json');
-export const daemonLog = join(labDirectory, 'lab.log');
+/** Of the lab that commands mean if they name none. */
+export const defaultLab = 'lab';
 
 export interface LabState {
   readonly pid: number;
@@ -19,24 +18,40 @@ export interface LabState {
   readonly kubeconfig: string;
 }
 
+/** @param lab small letters, digits and dashes */
+function labDirectory(lab: string): string {
+  return `/run/pointsman-lab/up-${lab}`;
+}
+
+function stateFile(lab: string): string {
+  return join(labDirectory(lab), 'state.json');
+}
+
+/** What the lab's own process says. */
+export function daemonLog(lab: string): string {
+  return join(labDirectory(lab), 'lab.log');
+}
+
 /** The running lab's state; undefined if there is none. */
-export function readState(): LabState | undefined {
-  if (!existsSync(stateFile)) return undefined;
-  const state = JSON.parse(readFileSync(stateFile, 'utf8')) as LabState;
+export function readState(lab = defaultLab): LabState | undefined {
+  const file = stateFile(lab);
+  if (!existsSync(file)) return undefined;
+  const state = JSON.parse(readFileSync(file, 'utf8')) as LabState;
   return startTime(state.pid) === undefined ? undefined : state;
 }
 
-export function clearState(): void {
-  rmSync(labDirectory, { recursive: true, force: true });
+export function clearState(lab: string): void {
+  rmSync(labDirectory(lab), { recursive: true, force: true });
 }
 
-export function makeDirectory(): void {
-  clearState();
-  mkdirSync(labDirectory, { recursive: true, mode: 0o700 });
+export function makeDirectory(lab: string): void {
+  clearState(lab);
+  mkdirSync(labDirectory(lab), { recursive: true, mode: 0o700 });
 }
 
 /** Written in one go, because others wait for it. */
-export function writeState(state: LabState): void {
-  writeFileSync(`${stateFile}.new`, JSON.stringify(state));
-  renameSync(`${stateFile}.new`, stateFile);
+export function writeState(lab: string, state: LabState): void {
+  const file = stateFile(lab);
+  writeFileSync(`${file}.new`, JSON.stringify(state));
+  renameSync(`${file}.new`, file);
 }

@@ -129,12 +129,16 @@ export function routerLines(): string[] {
   ];
 }
 
-export function apiLines(): string[] {
+/** With ways back to the Pods, which reach the API server through default/kubernetes under their own addresses. */
+export function apiLines(nodes: readonly NodeLayout[]): string[] {
   return [
     ...start,
     ...addressLines(apiAddresses),
     'route add 172.31.1.0/24 dev eth0',
     'route add fd00:31:1::/64 dev eth0',
+    ...nodes.flatMap(({ podBlocks, addresses }) =>
+      podBlocks.map((block, i) => `route add ${block} via ${addresses[i]}`),
+    ),
   ];
 }
 

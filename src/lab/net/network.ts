@@ -78,7 +78,7 @@ export class LabNetwork {
       linkLines(members, (name) => ns.fullName(name)),
     );
     ns.ip('router', routerLines());
-    ns.ip('api', apiLines());
+    ns.ip('api', apiLines(nodes));
     ns.ip('client', clientLines());
     for (const node of nodes) {
       const others = nodes.filter((other) => other !== node);

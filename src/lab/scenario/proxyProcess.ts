@@ -14,11 +14,21 @@ export interface ProxyOptions {
   readonly env: NodeJS.ProcessEnv;
 }
 
+/** What Node needs to run the program. @throws Error where Node cannot run it at all */
+function loaderFlags(program: string): string[] {
+  if (/\.[cm]?js$/.test(program)) return [];
+  if (program.endsWith('.ts')) return ['--import', import.meta.resolve('tsx')];
+  throw new Error(
+    `POINTSMAN_PROGRAM="${program}": must be a file that Node.js runs, ending in .js or .ts, such as dist/main.js; ` +
+      'for any other program use --proxy "COMMAND --config {config}"',
+  );
+}
+
 /** How this very program is started as `pointsman run`: from its bundle, or from source with tsx. */
 export function ownProxyCommand(): string[] {
-  const program = process.env['POINTSMAN_PROGRAM'];
+  const program = process.env['POINTSMAN_PROGRAM'] ?? '';
   const start =
-    program === undefined || program === '' ? [...process.execArgv, process.argv[1] ?? ''] : [program];
+    program === '' ? [...process.execArgv, process.argv[1] ?? ''] : [...loaderFlags(program), program];
   return [process.execPath, ...start, 'run', '--config', '{config}', '--socket-path', '{socket}'];
 }
 

@@ -60,6 +60,13 @@ export const kubernetesService: JsonObject = {
 
 const clusterBlocks = '10.244.0.0/16,fd00:10:244::/48';
 
+/** Syncs at short notice, in the section of the mode: those of other modes would be warned about. */
+function periods(mode: ScenarioMode): JsonObject {
+  const section = { minSyncPeriod: '100ms', syncPeriod: '30s', masqueradeAll: false };
+  if (mode === 'iptables' || mode === 'userspace') return { iptables: section };
+  return mode === 'nftables' ? { nftables: section } : {};
+}
+
 /** What a node's proxy is told, before the scenario's own changes. */
 function baseConfig(mode: ScenarioMode, node: string, kubeconfig: string): JsonObject {
   return {
@@ -73,8 +80,7 @@ function baseConfig(mode: ScenarioMode, node: string, kubeconfig: string): JsonO
     healthzBindAddress: '0.0.0.0:10256',
     metricsBindAddress: '127.0.0.1:10249',
     conntrack: { maxPerCore: 0, min: 0, tcpEstablishedTimeout: '0s', tcpCloseWaitTimeout: '0s' },
-    iptables: { minSyncPeriod: '100ms', syncPeriod: '30s', masqueradeAll: false },
-    nftables: { minSyncPeriod: '100ms', syncPeriod: '30s', masqueradeAll: false },
+    ...periods(mode),
   };
 }
 

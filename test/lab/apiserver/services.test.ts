@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createDefaults, defaultServiceCidrs } from '../../../src/lab/apiserver/defaults.ts';
+import {
+  createDefaults,
+  defaultServiceCidrs,
+  publishEndpoints,
+} from '../../../src/lab/apiserver/defaults.ts';
 import type { KubeObject } from '../../../src/lab/apiserver/objects.ts';
 import { Registry } from '../../../src/lab/apiserver/registry.ts';
 import { resourceById } from '../../../src/lab/apiserver/resources.ts';
@@ -91,6 +95,20 @@ test('default/kubernetes comes back', async () => {
   await new Promise((resolve) => setImmediate(resolve));
   const { spec } = registry.get(services, 'default', 'kubernetes') as unknown as ServiceObject;
   assert.equal(spec?.clusterIP, '10.96.0.1');
+});
+
+test("default/kubernetes leads to the API server's own addresses, of the Service's family", () => {
+  const registry = cluster();
+  publishEndpoints(registry, { addresses: ['172.31.0.2', 'fd00:31::2'], port: 6443 });
+  const slice = registry.get(resourceById('endpointslices.discovery.k8s.io'), 'default', 'kubernetes');
+  assert.equal(slice['addressType'], 'IPv4');
+  assert.deepEqual(slice['endpoints'], [{ addresses: ['172.31.0.2'], conditions: { ready: true } }]);
+  assert.deepEqual(slice['ports'], [{ name: 'https', port: 6443, protocol: 'TCP' }]);
+  assert.equal(slice.metadata.labels?.['kubernetes.io/service-name'], 'kubernetes');
+  const { subsets } = registry.get(resourceById('endpoints'), 'default', 'kubernetes') as unknown as {
+    subsets: { addresses: { ip: string }[] }[];
+  };
+  assert.deepEqual(subsets[0]?.addresses, [{ ip: '172.31.0.2' }]);
 });
 
 test('a dry run takes nothing', () => {

@@ -195,6 +195,32 @@ describe('Deployments', () => {
     assert.deepEqual([list(replicaSets).length, list(pods).length], [0, 0]);
   });
 
+  test('a Pod that is relabelled goes its own way and is replaced; labelled back, it is one too many', async () => {
+    makeDeployment(2);
+    await startAll();
+    const [pod] = list(pods);
+    const relabel = (app: string): void => {
+      const live = registry.get(pods, 'default', pod?.metadata.name ?? '');
+      const metadata = { ...live.metadata, labels: { ...live.metadata.labels, app } };
+      registry.update(pods, 'default', live.metadata.name, { ...live, metadata });
+    };
+    relabel('debug');
+    await startAll();
+    assert.equal(list(pods, 'app=web').length, 2);
+    const released = registry.get(pods, 'default', pod?.metadata.name ?? '');
+    assert.deepEqual(released.metadata.ownerReferences ?? [], []);
+    relabel('web');
+    await startAll();
+    assert.equal(list(pods, 'app=web').length, 2);
+    assert.equal(list(pods).length, 2);
+    const owners = list(pods).map((one) => one.metadata.ownerReferences?.[0]?.kind);
+    assert.deepEqual(
+      owners,
+      ['ReplicaSet', 'ReplicaSet'],
+      'adopted again, and one of the three was given up',
+    );
+  });
+
   test('orphans stay', async () => {
     makeDeployment(1);
     await startAll();
