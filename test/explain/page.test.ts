@@ -65,6 +65,18 @@ test('the picture has every hook, and the addresses before and after the rewrite
   assert.match(picture, /font-weight="700"[^>]*>to 10\.244\.1\.10:8080/);
 });
 
+test('narrow screens get a picture of their own, and words are explained where they are used', () => {
+  const page = renderPage(explanation);
+  assert.match(page, /@media \(max-width:44rem\)\{svg\.wide\{display:none\}svg\.tall\{display:block\}/);
+  for (const layout of ['wide', 'tall']) {
+    const picture = page.split(`<svg class="${layout}"`)[1]?.split('</svg>')[0] ?? '';
+    for (const text of ['The client', 'PREROUTING', 'POSTROUTING', 'shop/web'])
+      assert.ok(picture.includes(text), `${layout}: ${text}`);
+  }
+  assert.match(page, /<dt>Destination rewritten \(DNAT\)<\/dt>/);
+  assert.doesNotMatch(page, /<dt>Virtual server/);
+});
+
 test('a terminal gets 80 columns, and colour only where asked', () => {
   const plain = printExplanation(explanation, false);
   assert.ok(!plain.includes('\u001b'));

@@ -3,6 +3,7 @@ import type { Explanation, ToldHook, ToldStep } from '../explanation.ts';
 import { percent } from '../findings/words.ts';
 import type { Observation } from '../live.ts';
 import { liveStyle, renderObservation } from './liveHtml.ts';
+import { glossary } from './glossary.ts';
 import { drawWay } from './picture.ts';
 import { escape } from './escape.ts';
 import { ends } from './terminal.ts';
@@ -25,7 +26,9 @@ main{max-width:64rem;margin:0 auto;padding:2rem 1.2rem 4rem}h1{font-size:1.5rem;
 .answer{font-size:1.15rem;border-left:4px solid var(--good);background:var(--card);padding:.8rem 1rem;margin:1.2rem 0;border-radius:0 6px 6px 0}
 .answer.bad{border-color:var(--bad)}.finding{background:var(--card);border:1px solid var(--line);border-radius:6px;padding:.7rem 1rem;margin:.6rem 0}
 .finding.cause{border-color:var(--bad)}.finding b{display:block}.advice{color:var(--accent)}
-svg{display:block;max-width:100%;height:auto;margin:.6rem 0}table{border-collapse:collapse;width:100%}td{padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--line);vertical-align:top}
+svg{display:block;max-width:100%;height:auto;margin:.6rem 0}svg.tall{display:none}td code{white-space:nowrap}dt{font-weight:600;margin-top:.6rem}dd{margin:0}
+@media (max-width:44rem){svg.wide{display:none}svg.tall{display:block}main{padding:1.2rem .9rem 3rem}table,tbody,tr{display:block}tr{border-bottom:1px solid var(--line);padding:.3rem 0}td{display:inline-block;border:0;padding:.1rem .8rem .1rem 0}}
+table{border-collapse:collapse;width:100%}td{padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--line);vertical-align:top}
 .bar{display:inline-block;height:.7em;background:var(--accent);border-radius:2px}
 section.hook{border:1px solid var(--line);background:var(--card);border-radius:8px;padding:.8rem 1rem;margin:.8rem 0}
 section.hook h3{margin:0;font-size:1rem;letter-spacing:.04em}ol{list-style:none;margin:.6rem 0 0;padding:0}
@@ -48,7 +51,9 @@ export function renderPage(explanation: Explanation, live?: Observation): string
         `<div class="finding ${severity}"><b>${{ cause: 'Why', warning: 'Look at this', note: 'Note' }[severity]}</b>${escape(message)}${advice === '' ? '' : `<div class="advice">→ ${escape(advice)}</div>`}</div>`,
     ),
     '<h2>The way through the machine</h2>',
+    '<p class="faint">A packet passes gates in the kernel, called hooks. At each of them there may be rules: they change where the packet goes or whom it seems to come from, or stop it. Green: something is rewritten. Red: it ends here.</p>',
     drawWay(explanation),
+    drawWay(explanation, 'tall'),
   ];
   if (outcomes.some(({ kind }) => kind === 'endpoint')) {
     parts.push('<h2>Who gets it</h2><table>');
@@ -84,11 +89,12 @@ export function renderPage(explanation: Explanation, live?: Observation): string
     parts.push(`<p>${escape(assumptions.join(', and '))}: ${escape(list.join(', '))}</p>`);
   }
   if (live !== undefined) parts.push(renderObservation(live));
+  parts.push(glossary(explanation));
   return `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>${escape(title)}</title><style>${style}${live === undefined ? '' : liveStyle}</style></head><body><main>${parts.join('\n')}</main></body></html>\n`;
 }
 
 function hookSection({ hook, packet, steps }: ToldHook): string {
-  return `<section class="hook"><h3>${hook.toUpperCase()}</h3><div class="faint">${escape(hookMeaning[hook] ?? '')}</div><div>comes in as <code class="packet">${escape(packet)}</code></div><ol>${steps.map(stepItem).join('')}</ol></section>`;
+  return `<section class="hook"><h3>${hook.toUpperCase()}</h3><div class="faint">${escape(hookMeaning[hook] ?? '')}</div><div>comes in as <code class="packet">${escape(packet)}</code></div>${steps.some(({ rule, effectKind }) => rule !== '' || effectKind === 'drop') ? '' : '<div class="faint">No rule concerns it.</div>'}<ol>${steps.map(stepItem).join('')}</ol></section>`;
 }
 
 function stepItem(step: ToldStep): string {

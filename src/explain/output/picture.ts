@@ -16,14 +16,20 @@ interface Track {
   readonly changed: readonly ('source' | 'destination')[];
 }
 
-const box = { width: 190, height: 86, gap: 96, perRow: 3, row: 208, margin: 12 };
+const box = { width: 190, height: 90, gap: 96, margin: 12 };
 
-export function drawWay(explanation: Explanation): string {
+/** `wide`: rows of three; `tall`: one below the other, for narrow screens. */
+export type Layout = 'wide' | 'tall';
+
+const layouts = { wide: { perRow: 3, row: 212 }, tall: { perRow: 1, row: 150 } } as const;
+
+export function drawWay(explanation: Explanation, layout: Layout = 'wide'): string {
+  const { perRow, row } = layouts[layout];
   const { way, question, outcomes, node } = explanation;
   const stations: Station[] = [
     {
       title: 'The client',
-      lines: [shorten(question.from.replace(' outside the cluster', ' outside'), 28), question.source],
+      lines: [...whoLines(question.from.replace(' outside the cluster', ' outside')), question.source],
       colour: 'var(--faint)',
       round: true,
     },
@@ -40,30 +46,41 @@ export function drawWay(explanation: Explanation): string {
   const first = outcomes[0];
   if (first !== undefined)
     stations.push(endStation(first.kind, first.destination, first.who, outcomes.length, node));
-  const columns = Math.min(box.perRow, stations.length);
-  const rows = Math.ceil(stations.length / box.perRow);
-  const width = columns * box.width + (columns - 1) * box.gap + 2 * box.margin;
-  const height = (rows - 1) * box.row + box.height + 2 * box.margin + 46;
+  const columns = Math.min(perRow, stations.length);
+  const rows = Math.ceil(stations.length / perRow);
+  const width = columns * box.width + (columns - 1) * box.gap + 2 * box.margin + (layout === 'tall' ? 80 : 0);
+  const height = (rows - 1) * row + box.height + 2 * box.margin + (layout === 'tall' ? 0 : 46);
   const stopped = first !== undefined && ['drop', 'reject', 'unknown'].includes(first.kind);
   const parts = [
-    `<svg viewBox="0 0 ${width} ${height}" width="${width}" role="img" aria-label="${escape(`The packet passes ${way.map(({ hook }) => hook).join(', ')}`)}" font-family="system-ui,sans-serif">`,
-    '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto"><path d="M0 0L8 4L0 8z" fill="var(--accent)"/></marker></defs>',
+    `<svg class="${layout}" viewBox="0 0 ${width} ${height}" width="${width}" role="img" aria-label="${escape(`The packet passes ${way.map(({ hook }) => hook).join(', ')}`)}" font-family="system-ui,sans-serif">`,
+    `<defs><marker id="tip-${layout}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto"><path d="M0 0L8 4L0 8z" fill="var(--accent)"/></marker></defs>`,
   ];
   stations.forEach((station, i) => {
-    const { x, y } = placeOf(i);
+    const { x, y } = placeOf(i, layout);
     parts.push(drawStation(station, x, y));
     const next = tracks[i];
     if (i + 1 < stations.length && next !== undefined)
-      parts.push(drawTrack(next, i, stopped && i + 2 === stations.length));
+      parts.push(drawTrack(next, i, layout, stopped && i + 2 === stations.length));
   });
   parts.push('</svg>');
   return parts.join('');
 }
 
-function placeOf(index: number): { x: number; y: number } {
-  const column = index % box.perRow;
-  const row = Math.floor(index / box.perRow);
-  return { x: box.margin + column * (box.width + box.gap), y: box.margin + row * box.row };
+function placeOf(index: number, layout: Layout): { x: number; y: number } {
+  const { perRow, row } = layouts[layout];
+  const column = index % perRow;
+  return {
+    x: box.margin + column * (box.width + box.gap),
+    y: box.margin + Math.floor(index / perRow) * row,
+  };
+}
+
+/** `Pod default/web-1 on node-2, ready` in lines that fit. */
+function whoLines(who: string): string[] {
+  return who
+    .replace(/^Pod /, '')
+    .split(/ (?=on )/)
+    .map((part) => shorten(part, 30));
 }
 
 function hookStation({ hook, steps }: ToldHook): Station {
@@ -83,9 +100,17 @@ function hookStation({ hook, steps }: ToldHook): Station {
           : 'not known',
     );
   if (lines.length === 0) lines.push(hook === 'input' || hook === 'forward' ? 'let through' : 'unchanged');
-  const rules = steps.filter(({ rule }) => rule !== '').length;
+  const program = steps.find(({ chain }) => chain.startsWith('process '));
+  if (program !== undefined) lines.splice(0, lines.length, 'pointsman takes it,', 'and dials the endpoint');
+  if (steps.some(({ chain }) => chain.startsWith('virtual server '))) lines.push('by the virtual server');
+  const rules = program === undefined ? steps.filter(({ rule }) => rule !== '').length : 0;
   if (rules > 0) lines.push(`${rules} rule${rules === 1 ? '' : 's'} took part`);
-  const colour = end !== undefined ? 'var(--bad)' : rewrite.length > 0 ? 'var(--good)' : 'var(--accent)';
+  const colour =
+    end !== undefined
+      ? 'var(--bad)'
+      : rewrite.length > 0 || program !== undefined
+        ? 'var(--good)'
+        : 'var(--accent)';
   return { title: hook.toUpperCase(), lines, colour, round: false };
 }
 
@@ -95,7 +120,7 @@ function endStation(kind: string, destination: string, who: string, count: numbe
     case 'endpoint':
       return {
         title: 'The endpoint',
-        lines: [destination, ...(who === '' ? many : who.split(/ (?=on )/).map((part) => shorten(part, 28)))],
+        lines: [destination, ...(who === '' ? many : whoLines(who))],
         colour: 'var(--good)',
         round: true,
       };
@@ -149,9 +174,14 @@ function drawStation({ title, lines, colour, round }: Station, x: number, y: num
 }
 
 /** The rail to the next station, and under it who the packet seems to come from and go to. */
-function drawTrack({ source, destination, changed }: Track, index: number, last: boolean): string {
-  const from = placeOf(index);
-  const to = placeOf(index + 1);
+function drawTrack(
+  { source, destination, changed }: Track,
+  index: number,
+  layout: Layout,
+  last: boolean,
+): string {
+  const from = placeOf(index, layout);
+  const to = placeOf(index + 1, layout);
   const y = from.y + box.height / 2;
   const dash = last ? ' stroke-dasharray="5 4"' : '';
   const label = (
@@ -165,16 +195,21 @@ function drawTrack({ source, destination, changed }: Track, index: number, last:
     const arrow = what === 'source' ? 'from' : 'to';
     return `<text x="${x}" y="${at}" text-anchor="${anchor}" font-size="12" font-weight="${isNew ? 700 : 400}" fill="${isNew ? 'var(--good)' : 'var(--faint)'}">${arrow} ${escape(text)}</text>`;
   };
+  if (to.x === from.x) {
+    const x = from.x + 30;
+    const bottom = from.y + box.height;
+    return `<path d="M${x} ${bottom + 3}V${to.y - 5}" stroke="var(--accent)" stroke-width="2"${dash} fill="none" marker-end="url(#tip-${layout})"/>${label(source, 'source', x + 16, bottom + 26, 'start')}${label(destination, 'destination', x + 16, bottom + 43, 'start')}`;
+  }
   if (to.y === from.y) {
     const left = from.x + box.width;
     const middle = left + box.gap / 2;
     const under = from.y + box.height + 20;
-    return `<path d="M${left + 3} ${y}H${to.x - 4}" stroke="var(--accent)" stroke-width="2"${dash} fill="none" marker-end="url(#tip)"/>${label(source, 'source', middle, under, 'middle')}${label(destination, 'destination', middle, under + 17, 'middle')}`;
+    return `<path d="M${left + 3} ${y}H${to.x - 4}" stroke="var(--accent)" stroke-width="2"${dash} fill="none" marker-end="url(#tip-${layout})"/>${label(source, 'source', middle, under, 'middle')}${label(destination, 'destination', middle, under + 17, 'middle')}`;
   }
   const start = from.x + box.width / 2;
   const end = to.x + box.width / 2;
   const turn = from.y + box.height + 66;
-  return `<path d="M${start} ${from.y + box.height + 3}V${turn}H${end}V${to.y - 5}" stroke="var(--accent)" stroke-width="2"${dash} fill="none" marker-end="url(#tip)"/>${label(source, 'source', (start + end) / 2, turn + 18, 'middle')}${label(destination, 'destination', (start + end) / 2, turn + 35, 'middle')}`;
+  return `<path d="M${start} ${from.y + box.height + 3}V${turn}H${end}V${to.y - 5}" stroke="var(--accent)" stroke-width="2"${dash} fill="none" marker-end="url(#tip-${layout})"/>${label(source, 'source', (start + end) / 2, turn + 18, 'middle')}${label(destination, 'destination', (start + end) / 2, turn + 35, 'middle')}`;
 }
 
 function shorten(text: string, most: number): string {
