@@ -4,15 +4,17 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Family } from '../../api/objects.ts';
+import { watchAddresses } from '../../linux/addresses.ts';
 import type { Logger } from '../../log/logger.ts';
 import { cidrContains, formatAddressPort, parseCIDR, type CIDR } from '../../services/ip.ts';
 import { matchingAddresses } from '../../services/nodePortAddresses.ts';
 import type { Frontend, Route, RouteChange, ServicePortId } from '../../services/types.ts';
-import type { Dataplane, DataplaneReport, SyncRequest, SyncResult } from '../dataplane.ts';
+import type { Dataplane, DataplaneEvents, DataplaneReport, SyncRequest, SyncResult } from '../dataplane.ts';
 import { Balancer, type Pool } from './balancer.ts';
 import type { Chooser, Listener, ProxyContext } from './context.ts';
 import { ServicePortCounts, UserspaceCounts } from './counts.ts';
 import { FrontendIndex } from './frontendIndex.ts';
+import { PodInterfaces } from './podInterfaces.ts';
 import { ServiceAddresses } from './serviceAddresses.ts';
 import type { SocketBudget } from './socketBudget.ts';
 import { TcpListener } from './tcpListener.ts';
@@ -21,6 +23,7 @@ import type { UserspaceOptions } from './userspaceDataplane.ts';
 
 export interface DirectDependencies {
   readonly log: Logger;
+  readonly events: DataplaneEvents;
   readonly report: (report: DataplaneReport) => void;
   readonly sockets: SocketBudget;
 }
@@ -53,7 +56,10 @@ export class DirectDataplane implements Dataplane {
   #addresses: ServiceAddresses | undefined;
   /** This node's own, as of the last full sync. */
   #nodeAddresses: readonly string[] = [];
+  #podInterfaces: PodInterfaces | undefined;
+  #unwatch: (() => void) | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #draining = false;
 
   constructor(options: UserspaceOptions, deps: DirectDependencies) {
     const { family, localDetector, nodeIP, udpIdleTimeout } = options;
@@ -76,7 +82,18 @@ export class DirectDataplane implements Dataplane {
   }
 
   start(): Promise<void> {
-    this.#addresses = new ServiceAddresses(this.family);
+    const addresses = new ServiceAddresses(this.family);
+    this.#addresses = addresses;
+    const { localDetector } = this.#options;
+    if (localDetector !== undefined && localDetector.kind !== 'cidr')
+      this.#podInterfaces = new PodInterfaces(localDetector);
+    this.#unwatch = watchAddresses(() => {
+      this.#putBack(addresses);
+      // Our own comings and goings are heard, too.
+      const known = this.#nodeAddresses;
+      if (known.length === 0 || known.join() === addresses.nodeAddresses().join()) return;
+      this.#deps.events.resync(`${this.family} addresses of this node changed`);
+    });
     this.#deps.log.warn(
       'There is no usable NAT here: service addresses become addresses of this node, and this process listens on them',
       { interface: 'lo' },
@@ -84,6 +101,7 @@ export class DirectDataplane implements Dataplane {
     this.#timer = setInterval(() => {
       const { open, limit } = this.#deps.sockets;
       this.#deps.report({ kind: 'userspaceSockets', open, limit });
+      this.#podInterfaces?.forget();
       const now = performance.now();
       for (const { balancer } of this.#served.values()) if (balancer.sticky) balancer.sweep(now);
     }, reportInterval).unref();
@@ -93,6 +111,7 @@ export class DirectDataplane implements Dataplane {
   async sync(request: SyncRequest): Promise<SyncResult> {
     const addresses = this.#addresses;
     if (addresses === undefined) throw new Error('userspace mode: sync before start');
+    if (this.#draining) return { full: false };
     const full = request.full || this.#nodeAddresses.length === 0;
     if (full) this.#nodeAddresses = addresses.nodeAddresses();
     const { routes } = request.table;
@@ -104,6 +123,15 @@ export class DirectDataplane implements Dataplane {
     return { full };
   }
 
+  /** As in the other form of the mode; the service addresses stay, too, and refuse. */
+  drain(): void {
+    this.#draining = true;
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    for (const { route, listeners } of this.#served.values())
+      if (route.port.protocol === 'TCP') for (const listener of listeners.values()) listener.close(false);
+  }
+
   /** Ends all connections, and takes the service addresses off this node. */
   stop(): Promise<void> {
     clearInterval(this.#timer);
@@ -113,9 +141,24 @@ export class DirectDataplane implements Dataplane {
         this.#deps.sockets.give(1);
       }
     this.#served.clear();
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    this.#podInterfaces?.close();
+    this.#podInterfaces = undefined;
     this.#addresses?.close();
     this.#addresses = undefined;
     return Promise.resolve();
+  }
+
+  #putBack(addresses: ServiceAddresses): void {
+    const missing = addresses.missing();
+    if (missing.length === 0) return;
+    const repairing = this.#options.repairDrift ?? true;
+    const what = `service address ${missing[0]} removed from lo${missing.length > 1 ? `, and ${missing.length - 1} more` : ''}`;
+    this.#deps.report({ kind: 'changedByOthers', what, object: 'unknown', by: '', repairing });
+    if (!repairing) return;
+    for (const ip of missing) addresses.putBack(ip);
+    this.#deps.report({ kind: 'repaired', what });
   }
 
   #allChanges(routes: ReadonlyMap<ServicePortId, Route>): RouteChange[] {
@@ -248,7 +291,11 @@ export class DirectDataplane implements Dataplane {
       });
       if (!allowed) return undefined;
     }
-    if (own || (this.#pods !== undefined && cidrContains(this.#pods, client))) return 'cluster';
-    return pool(route.external);
+    return own || this.#isPod(client) ? 'cluster' : pool(route.external);
+  }
+
+  #isPod(client: string): boolean {
+    if (this.#pods !== undefined) return cidrContains(this.#pods, client);
+    return this.#podInterfaces?.leadTo(client) ?? false;
   }
 }

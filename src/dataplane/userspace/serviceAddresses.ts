@@ -49,6 +49,8 @@ export class ServiceAddresses {
   readonly #socket: NetlinkSocket;
   readonly #loopback: LinkName;
   readonly #entries = new Map<string, Entry>();
+  /** What an earlier process of ours has left. */
+  readonly #found = new Set<string>();
 
   /** Throws if there is no loopback interface. */
   constructor(family: Family) {
@@ -60,6 +62,8 @@ export class ServiceAddresses {
       throw new Error('there is no interface lo to put service addresses on');
     }
     this.#loopback = { index: link.index, name: 'lo' };
+    for (const one of listLinkAddresses(this.#socket))
+      if (one.index === link.index && isMarked(one)) this.#found.add(one.address);
   }
 
   /** One more frontend needs the address. Throws if the kernel refuses it. */
@@ -71,10 +75,7 @@ export class ServiceAddresses {
 
   /** True if it is ours: new, or from an earlier process of ours. */
   #put(ip: string): boolean {
-    if (addHostAddress(this.#socket, this.#loopback, ip, mark)) return true;
-    return listLinkAddresses(this.#socket).some(
-      (one) => one.address === ip && one.index === this.#loopback.index && isMarked(one),
-    );
+    return addHostAddress(this.#socket, this.#loopback, ip, mark) || this.#found.has(ip);
   }
 
   /** One frontend less. */
@@ -85,8 +86,15 @@ export class ServiceAddresses {
     if (entry.ours) removeHostAddress(this.#socket, this.#loopback, ip);
   }
 
-  has(ip: string): boolean {
-    return this.#entries.has(ip);
+  /** Addresses of ours that somebody has taken off. */
+  missing(): string[] {
+    const there = new Set(listLinkAddresses(this.#socket).map(({ address }) => address));
+    return [...this.#entries].filter(([ip, { ours }]) => ours && !there.has(ip)).map(([ip]) => ip);
+  }
+
+  /** Puts one that is missing there again. */
+  putBack(ip: string): void {
+    addHostAddress(this.#socket, this.#loopback, ip, mark);
   }
 
   /** All addresses of this node, those of services left out. */

@@ -85,6 +85,12 @@ export class ServiceProxy {
     return retired;
   }
 
+  /** Takes no more TCP connections; what is connected stays, and UDP goes on. */
+  stopAccepting(): void {
+    if (this.#route.port.protocol !== 'TCP') return;
+    for (const { listener } of Object.values(this.#open)) listener.close(false);
+  }
+
   /** Ends everything, connections too. */
   destroy(): void {
     for (const { listener, target } of Object.values(this.#open)) {

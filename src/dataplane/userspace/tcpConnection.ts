@@ -16,6 +16,13 @@ import { Relay, Side } from './tcpRelay.ts';
 /** Milliseconds that an endpoint has to answer, by attempt; each attempt takes the next endpoint. */
 export const dialTimeouts: readonly number[] = [250, 500, 1000, 2000];
 
+let open = 0;
+
+/** TCP connections of clients that this process serves now, whichever listener took them. */
+export function openTcpConnections(): number {
+  return open;
+}
+
 export class TcpConnection implements Peer, Watcher {
   readonly #owner: { forget(connection: TcpConnection): void };
   readonly #context: ProxyContext;
@@ -40,6 +47,7 @@ export class TcpConnection implements Peer, Watcher {
     this.#context = context;
     this.#chooser = chooser;
     this.#client = new Side(client, () => this.end());
+    open++;
   }
 
   get remoteAddress(): string {
@@ -124,6 +132,7 @@ export class TcpConnection implements Peer, Watcher {
 
   #ended(): void {
     this.#open = false;
+    open--;
     this.#context.sockets.give(2);
     this.#owner.forget(this);
   }

@@ -82,6 +82,7 @@ export class UserspaceDataplane implements Dataplane {
   /** What the last good sync wrote is in the kernel, as far as we know. */
   #trusted = false;
   #syncing = false;
+  #draining = false;
   #looking = false;
   #drift: string | undefined;
   /** What is wrong and stays so, where nothing is repaired: told once. */
@@ -143,6 +144,7 @@ export class UserspaceDataplane implements Dataplane {
   async sync(request: SyncRequest): Promise<SyncResult> {
     const iptables = this.#iptables;
     if (iptables === undefined) throw new Error('userspace mode: sync before start');
+    if (this.#draining) return { full: false };
     const full = request.full || !this.#trusted;
     this.#syncing = true;
     const before = this.#fingerprint?.read();
@@ -165,6 +167,16 @@ export class UserspaceDataplane implements Dataplane {
       this.#verified = quiet && this.#fingerprint?.onlyOurs(before, now) === true ? now : undefined;
       this.#syncing = false;
     }
+  }
+
+  /**
+   * The process is about to end: new TCP connections are refused from here on, those that are open go on, and the rules
+   * are left alone.
+   */
+  drain(): void {
+    this.#draining = true;
+    for (const timer of this.#timers) clearInterval(timer);
+    for (const proxy of this.#proxies.values()) proxy.stopAccepting();
   }
 
   /**

@@ -15,6 +15,12 @@ const RTM_GETADDR = 22;
 const IFADDRMSG_LENGTH = 8;
 /** struct ifinfomsg { u8 family, pad; u16 type; i32 index; u32 flags, change } */
 const IFINFOMSG_LENGTH = 16;
+const RTM_NEWROUTE = 24;
+const RTM_GETROUTE = 26;
+/** struct rtmsg { u8 family, dst_len, src_len, tos, table, protocol, scope, type; u32 flags } */
+const RTMSG_LENGTH = 12;
+const RTA_DST = 1;
+const RTA_OIF = 4;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_LABEL = 3;
@@ -26,6 +32,8 @@ const IFLA_INFO_KIND = 1;
 const IFF_UP = 1;
 const IFF_LOOPBACK = 8;
 const ENODEV = 19;
+/** EACCES (prohibit), EINVAL (blackhole), ENETUNREACH, EHOSTUNREACH. */
+const noRoute = [13, 22, 101, 113];
 const EADDRNOTAVAIL = 99;
 const RTMGRP_LINK = 0x1;
 /** Bits of the groups RTNLGRP_IPV4_IFADDR (5) and RTNLGRP_IPV6_IFADDR (9). */
@@ -92,6 +100,29 @@ export function listLinkAddresses(socket: NetlinkSocket): LinkAddress[] {
     },
   );
   return addresses;
+}
+
+/** The interface through which packets to an address leave (`ip route get`): its index, or undefined if there is no way. */
+export function findOutgoingLink(socket: NetlinkSocket, address: string): number | undefined {
+  const bytes = addressBytes(address);
+  const header = new Uint8Array(RTMSG_LENGTH);
+  header[0] = bytes.length === 4 ? AF_INET : AF_INET6;
+  header[1] = bytes.length * 8;
+  const writer = socket.begin(RTM_GETROUTE);
+  writer.raw(header);
+  writer.data(RTA_DST, bytes);
+  let index: number | undefined;
+  try {
+    socket.request(`ip route get ${address}`, (message) => {
+      if (message.type !== RTM_NEWROUTE) return;
+      const reader = attributesOf(message, RTMSG_LENGTH);
+      while (reader.next()) if (reader.type === RTA_OIF) index = get32(reader.bytes, reader.start);
+    });
+  } catch (error) {
+    if (noRoute.some((errno) => isRefusal(error, errno))) return undefined;
+    throw error;
+  }
+  return index;
 }
 
 /** A socket for one-off requests; close it. */

@@ -2,9 +2,11 @@
 import { parsePortRange } from '../../config/portRange.ts';
 import { DirectDataplane } from '../../dataplane/userspace/directDataplane.ts';
 import { PortAllocator } from '../../dataplane/userspace/portAllocator.ts';
+import { openTcpConnections } from '../../dataplane/userspace/tcpConnection.ts';
 import { UserspaceDataplane } from '../../dataplane/userspace/userspaceDataplane.ts';
 import { Iptables } from '../../linux/iptables/iptables.ts';
 import type { ModeSupport } from '../dataplanes.ts';
+import { drainBeforeEnd } from '../drain.ts';
 import { processSockets } from '../socketBudget.ts';
 import { kernelHasIPv6 } from './iptables.ts';
 
@@ -27,11 +29,16 @@ export const userspaceMode: ModeSupport = {
       repairDrift: extras.repairDrift,
     };
     const sockets = processSockets(log);
-    if (!(await (await Iptables.open(options.family)).usable()))
-      return new DirectDataplane(settings, { log, report, sockets });
+    if (!(await (await Iptables.open(options.family)).usable())) {
+      const direct = new DirectDataplane(settings, { log, events, report, sockets });
+      drainBeforeEnd(direct, openTcpConnections, log);
+      return direct;
+    }
     const range = parsePortRange(portRange);
     // Validation refuses what is invalid.
     const ports = new PortAllocator(range === 'invalid' ? undefined : range);
-    return new UserspaceDataplane(settings, { log, events, report, sockets, ports });
+    const dataplane = new UserspaceDataplane(settings, { log, events, report, sockets, ports });
+    drainBeforeEnd(dataplane, openTcpConnections, log);
+    return dataplane;
   },
 };

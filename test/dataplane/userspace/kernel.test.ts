@@ -3,11 +3,12 @@
  * file starts itself again in one.
  */
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFile, execFileSync, spawnSync } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { connect, createServer } from 'node:net';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { fileURLToPath } from 'node:url';
 import type { Family } from '../../../src/api/objects.ts';
 import type { Dataplane, DataplaneReport } from '../../../src/dataplane/dataplane.ts';
@@ -19,16 +20,19 @@ import {
   UserspaceDataplane,
   type UserspaceOptions,
 } from '../../../src/dataplane/userspace/userspaceDataplane.ts';
+import { openTcpConnections } from '../../../src/dataplane/userspace/tcpConnection.ts';
 import { silentLogger } from '../../../src/log/logger.ts';
 import type { Route } from '../../../src/services/types.ts';
 import { makeNamespace, removeNamespace } from '../../support/namespace.ts';
 import { changesBetween, ipv4Options, ipv6Options, makeRoute, makeTable } from '../iptables/routes.ts';
+import { until } from './support.ts';
 
 const inside = 'POINTSMAN_TEST_INSIDE';
 
 if (process.env[inside] === undefined) {
   test('in a namespace of its own', () => {
     const name = makeNamespace();
+    const pod = makeNamespace();
     try {
       const ip = (...argv: string[]): void => void execFileSync('ip', ['-n', name, ...argv]);
       ip('link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eth1');
@@ -39,6 +43,16 @@ if (process.env[inside] === undefined) {
         ip('addr', 'add', address, 'dev', 'eth0', 'nodad');
       ip('route', 'add', 'default', 'dev', 'eth0');
       ip('-6', 'route', 'add', 'default', 'dev', 'eth0');
+      // A Pod behind an interface of its own.
+      ip('link', 'add', 'pod1', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', pod);
+      ip('link', 'set', 'pod1', 'up');
+      ip('addr', 'add', '10.244.1.1/24', 'dev', 'pod1');
+      for (const argv of [
+        'link set eth0 up',
+        'addr add 10.244.1.5/24 dev eth0',
+        'route add default via 10.244.1.1',
+      ])
+        execFileSync('ip', ['-n', pod, ...argv.split(' ')]);
       const argv = [
         'netns',
         'exec',
@@ -49,11 +63,12 @@ if (process.env[inside] === undefined) {
         'tsx',
         fileURLToPath(import.meta.url),
       ];
-      const env = { ...process.env, [inside]: '1', NODE_TEST_CONTEXT: '' };
+      const env = { ...process.env, [inside]: pod, NODE_TEST_CONTEXT: '' };
       const result = spawnSync('ip', argv, { encoding: 'utf8', timeout: 60_000, env });
       assert.equal(result.status, 0, result.stdout + result.stderr);
     } finally {
       removeNamespace(name);
+      removeNamespace(pod);
     }
   });
 } else {
@@ -70,9 +85,13 @@ interface World {
   readonly to: (routes: readonly Route[], full?: boolean) => Promise<void>;
 }
 
-function world(family: Family, direct: boolean): World {
+/** How packets come to the listeners. */
+type Form = 'iptables-nft' | 'iptables-legacy' | 'without NAT';
+
+function world(family: Family, form: Form, more: Partial<UserspaceOptions> = {}): World {
   const options: UserspaceOptions = {
     ...(family === 'IPv4' ? ipv4Options : ipv6Options),
+    ...more,
     bindAddress: '0.0.0.0',
     udpIdleTimeout: 30_000,
     checkInterval: 2 ** 30,
@@ -81,13 +100,16 @@ function world(family: Family, direct: boolean): World {
   const reports: DataplaneReport[] = [];
   const deps = {
     log: silentLogger,
+    events: { resync: (reason: string): void => void resyncs.push(reason) },
     report: (report: DataplaneReport) => void reports.push(report),
     sockets: new SocketBudget(500, silentLogger),
   };
-  const events = { resync: (reason: string) => void resyncs.push(reason) };
-  const dataplane = direct
-    ? new DirectDataplane(options, deps)
-    : new UserspaceDataplane(options, { ...deps, events, ports: new PortAllocator(undefined) });
+  const ports = new PortAllocator(undefined);
+  const iptables = { program: programOf(family, form) };
+  const dataplane =
+    form === 'without NAT'
+      ? new DirectDataplane(options, deps)
+      : new UserspaceDataplane(options, { ...deps, ports, iptables });
   let table = makeTable([], family);
   return {
     dataplane,
@@ -100,6 +122,26 @@ function world(family: Family, direct: boolean): World {
       table = next;
     },
   };
+}
+
+function programOf(family: Family, form: Form): string {
+  return (family === 'IPv4' ? 'iptables' : 'ip6tables') + (form === 'iptables-legacy' ? '-legacy' : '-nft');
+}
+
+async function cleanUp(): Promise<void> {
+  await cleanup({ log: silentLogger });
+  const rules = ['iptables-nft', 'ip6tables-nft', 'iptables-legacy', 'ip6tables-legacy'].map((program) =>
+    run(`${program}-save`),
+  );
+  assert.doesNotMatch(rules.join(''), /KUBE-/);
+  assert.doesNotMatch(run('ip', 'addr'), /10\.96\.|fd00:10:96|198\.51\.100/);
+}
+
+/** What the Pod is told. */
+async function askPod(host: string, port: number): Promise<string> {
+  const script = `require('net').connect(${port}, '${host}').on('data', (d) => process.stdout.write(d)).on('error', (e) => process.stdout.write(e.code))`;
+  const argv = ['netns', 'exec', process.env[inside] ?? '', process.execPath, '-e', script];
+  return (await promisify(execFile)('ip', argv, { timeout: 5000 })).stdout;
 }
 
 /** What a client is told: the server's name and its own address as the server sees it, or how it failed. */
@@ -166,9 +208,9 @@ function kernelTests(): void {
     });
 
   for (const family of ['IPv4', 'IPv6'] as const) {
-    for (const direct of [false, true]) {
-      test(`${family}${direct ? ' without NAT' : ''}: cluster IP and node port, TCP and UDP; endpoints come and go`, async () => {
-        const { dataplane, to } = world(family, direct);
+    for (const form of ['iptables-nft', 'iptables-legacy', 'without NAT'] as const) {
+      test(`${family}, ${form}: cluster IP and node port, TCP and UDP; endpoints come and go`, async () => {
+        const { dataplane, to } = world(family, form);
         await dataplane.start();
         const node = family === 'IPv4' ? '192.0.2.10' : 'fd00:31::10';
         const localhost = family === 'IPv4' ? '127.0.0.1' : '::1';
@@ -180,7 +222,7 @@ function kernelTests(): void {
           [localhost, 30080],
         ] as const) {
           assert.match(await ask(host, port), /^pod/, `TCP ${host}`);
-          if (host !== localhost) assert.match(await askUDP(host, port), /^pod/, `UDP ${host}`);
+          assert.match(await askUDP(host, port), /^pod/, `UDP ${host}`);
         }
         await to([web(family, []), web(family, [], 'UDP')]);
         assert.equal(await ask(vip[family], 80), 'ECONNREFUSED');
@@ -190,15 +232,13 @@ function kernelTests(): void {
         await to([]);
         assert.doesNotMatch(await ask(vip[family], 80), /^pod/);
         await dataplane.stop();
-        await cleanup({ log: silentLogger });
-        assert.doesNotMatch(run('iptables-save') + run('ip6tables-save'), /KUBE-/);
-        assert.doesNotMatch(run('ip', 'addr'), /10\.96\.|fd00:10:96/);
+        await cleanUp();
       });
     }
   }
 
   test('both endpoints serve; a change of endpoints alone writes no rule', async () => {
-    const { dataplane, to } = world('IPv4', false);
+    const { dataplane, to } = world('IPv4', 'iptables-nft');
     await dataplane.start();
     await to([web('IPv4', [endpoint('IPv4', 0)])], true);
     assert.equal(await ask(vip.IPv4, 80), 'pod0');
@@ -209,32 +249,32 @@ function kernelTests(): void {
     const answers = [await ask(vip.IPv4, 80), await ask(vip.IPv4, 80)];
     assert.deepEqual(answers.sort(), ['pod0', 'pod1']);
     await dataplane.stop();
-    await cleanup({ log: silentLogger });
+    await cleanUp();
   });
 
   test("our listeners' own ports are no way in", async () => {
-    const { dataplane, to } = world('IPv4', false);
+    const { dataplane, to } = world('IPv4', 'iptables-nft');
     await dataplane.start();
     await to([web('IPv4', [endpoint('IPv4', 0)])], true);
     const port = Number(/--to-ports (\d+)/.exec(run('iptables-save', '-t', 'nat'))?.[1]);
     assert.equal(await ask('192.0.2.10', port), 'ECONNREFUSED');
     assert.equal(await ask(vip.IPv4, 80), 'pod0');
     await dataplane.stop();
-    await cleanup({ log: silentLogger });
+    await cleanUp();
   });
 
   test('an endpoint that is a frontend does not send connections in circles', async () => {
-    const { dataplane, to, reports } = world('IPv4', false);
+    const { dataplane, to, reports } = world('IPv4', 'iptables-nft');
     await dataplane.start();
     await to([web('IPv4', [`${vip.IPv4}:80`])], true);
     assert.equal(await ask(vip.IPv4, 80), 'ECONNRESET');
     assert.equal(reports.filter(({ kind }) => kind === 'userspaceRefused').length, 1);
     await dataplane.stop();
-    await cleanup({ log: silentLogger });
+    await cleanUp();
   });
 
   test('rules that somebody else removes are noticed and put back', async () => {
-    const { dataplane, to, resyncs, reports } = world('IPv4', false);
+    const { dataplane, to, resyncs, reports } = world('IPv4', 'iptables-nft');
     assert.ok(dataplane instanceof UserspaceDataplane);
     await dataplane.start();
     const routes = [web('IPv4', [endpoint('IPv4', 0)])];
@@ -255,22 +295,125 @@ function kernelTests(): void {
     assert.equal(resyncs.length, harms.length);
     assert.equal(reports.filter(({ kind }) => kind === 'repaired').length, harms.length);
     await dataplane.stop();
-    await cleanup({ log: silentLogger });
+    await cleanUp();
   });
 
   test('a restart: the rules stay and refuse, and lead to the new listeners afterwards', async () => {
-    const first = world('IPv4', false);
+    const first = world('IPv4', 'iptables-nft');
     await first.dataplane.start();
     const routes = [web('IPv4', [endpoint('IPv4', 0)])];
     await first.to(routes, true);
     await first.dataplane.stop();
     await sleep(20);
     assert.equal(await ask(vip.IPv4, 80), 'ECONNREFUSED');
-    const second = world('IPv4', false);
+    const second = world('IPv4', 'iptables-nft');
     await second.dataplane.start();
     await second.to(routes, true);
     assert.equal(await ask(vip.IPv4, 80), 'pod0');
     await second.dataplane.stop();
-    await cleanup({ log: silentLogger });
+    await cleanUp();
+  });
+
+  test('what a process that was killed has left is taken over by the next, or cleaned up', async () => {
+    for (const form of ['iptables-nft', 'without NAT'] as const) {
+      const lost = makeRoute({
+        name: 'ns/lost',
+        clusterIP: '10.96.0.77',
+        port: 80,
+        loadBalancerIPs: ['198.51.100.7'],
+        endpoints: [endpoint('IPv4', 0)],
+      });
+      // Its process would be gone: what it has put into the kernel is not taken away by a stop.
+      const killed = world('IPv4', form);
+      await killed.dataplane.start();
+      await killed.to([web('IPv4', [endpoint('IPv4', 0)]), lost], true);
+      assert.ok(
+        killed.dataplane instanceof UserspaceDataplane || killed.dataplane instanceof DirectDataplane,
+      );
+      killed.dataplane.drain();
+      assert.equal(await ask('198.51.100.7', 80), 'ECONNREFUSED', form);
+      const next = world('IPv4', form);
+      await next.dataplane.start();
+      await next.to([web('IPv4', [endpoint('IPv4', 0)])], true);
+      assert.equal(await ask(vip.IPv4, 80), 'pod0');
+      assert.doesNotMatch(run('ip', 'addr') + run('iptables-save'), /198\.51\.100\.7|10\.96\.0\.77/);
+      assert.ok(next.dataplane instanceof UserspaceDataplane || next.dataplane instanceof DirectDataplane);
+      next.dataplane.drain();
+      assert.match(run('ip', 'addr') + run('iptables-save'), /10\.96\.0\.10/);
+      await cleanUp();
+      await killed.dataplane.stop();
+      await next.dataplane.stop();
+    }
+  });
+
+  test('a planned end: new connections are refused, open ones go on', async () => {
+    const { dataplane, to } = world('IPv4', 'iptables-nft');
+    assert.ok(dataplane instanceof UserspaceDataplane);
+    await dataplane.start();
+    const echo = createServer((socket) => void socket.on('error', () => undefined).pipe(socket)).listen(
+      8081,
+      '10.0.0.1',
+    );
+    await to([web('IPv4', ['10.0.0.1:8081'])], true);
+    const client = connect({ host: vip.IPv4, port: 80 });
+    const answer = (): Promise<string> =>
+      new Promise((resolve) => client.once('data', (bytes) => resolve(bytes.toString())));
+    client.write('one');
+    assert.equal(await answer(), 'one');
+    assert.equal(openTcpConnections(), 1);
+    dataplane.drain();
+    assert.equal(await ask(vip.IPv4, 80), 'ECONNREFUSED');
+    client.write('two');
+    assert.equal(await answer(), 'two');
+    client.end();
+    await until(() => openTcpConnections() === 0, 'its end');
+    await dataplane.stop();
+    await cleanUp();
+    echo.close();
+  });
+
+  test('without NAT: addresses of the node that come and go are taken up; service addresses that go are put back', async () => {
+    const { dataplane, to, resyncs, reports } = world('IPv4', 'without NAT');
+    await dataplane.start();
+    const routes = [web('IPv4', [endpoint('IPv4', 0)])];
+    await to(routes, true);
+    assert.equal(resyncs.length, 0, 'its own addresses are no news');
+    run('ip', 'addr', 'add', '192.0.2.11/32', 'dev', 'eth0');
+    await until(() => resyncs.length === 1, 'a new address to be seen');
+    assert.match(resyncs[0] ?? '', /addresses of this node changed/);
+    await to(routes, true);
+    assert.equal(await ask('192.0.2.11', 30080), 'pod0');
+    run('ip', 'addr', 'del', '192.0.2.11/32', 'dev', 'eth0');
+    await until(() => resyncs.length === 2, 'an address that went to be seen');
+    await to(routes, true);
+    run('ip', 'addr', 'del', `${vip.IPv4}/32`, 'dev', 'lo');
+    await until(() => reports.some(({ kind }) => kind === 'repaired'), 'the repair');
+    assert.equal(await ask(vip.IPv4, 80), 'pod0');
+    await dataplane.stop();
+    await cleanUp();
+  });
+
+  test('without NAT: Pods are told by their interface; others meet the external policy', async () => {
+    const local = makeRoute({
+      name: 'ns/web',
+      clusterIP: vip.IPv4,
+      port: 80,
+      nodePort: 30080,
+      externalPolicyLocal: true,
+      endpoints: [endpoint('IPv4', 0)],
+    });
+    for (const [prefix, answer] of [
+      ['pod', 'pod0'],
+      ['cali', 'ECONNRESET'],
+    ] as const) {
+      const detector = { kind: 'interfacePrefix', prefix } as const;
+      const { dataplane, to } = world('IPv4', 'without NAT', { localDetector: detector });
+      await dataplane.start();
+      await to([local], true);
+      assert.equal(await askPod('10.244.1.1', 30080), answer, prefix);
+      assert.equal(await askPod(vip.IPv4, 80), 'pod0', 'a cluster IP is for all');
+      await dataplane.stop();
+      await cleanUp();
+    }
   });
 }
