@@ -1,6 +1,6 @@
 /** Tables as `nft -j list ruleset` prints them (libnftables-json(5)). */
 import { canonicalIP, cidrRange, parseCIDR } from '../../services/ip.ts';
-import { addressNumber } from './evaluate.ts';
+import { addressNumber } from './fields.ts';
 import { addressTypes, anything, protocols, stateBits, statusBits } from './form.ts';
 import type {
   Expr,
