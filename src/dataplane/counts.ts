@@ -46,6 +46,15 @@ export interface CounterSource {
   read(table: RoutingTable): Promise<Reading[]>;
 }
 
+/** A line of `iptables-save -c`: `[packets:bytes] -A CHAIN …`; `rule` is what follows `-A `. Undefined: no rule. */
+export function countedRule(line: string): { readonly packets: number; readonly rule: string } | undefined {
+  if (!line.startsWith('[')) return undefined;
+  const end = line.indexOf('] -A ');
+  return end < 0
+    ? undefined
+    : { packets: Number(line.slice(1, line.indexOf(':'))), rule: line.slice(end + 5) };
+}
+
 export function refused(reason: RefusalReason, verdict: 'reject' | 'drop', id?: ServicePortId): Meaning {
   return { kind: 'refused', reason, verdict, id };
 }

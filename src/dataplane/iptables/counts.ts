@@ -4,7 +4,7 @@
  */
 import type { Iptables } from '../../linux/iptables/iptables.ts';
 import type { Route, RoutingTable, ServicePortId } from '../../services/types.ts';
-import { refused, type CounterSource, type Meaning, type Reading } from '../counts.ts';
+import { countedRule, refused, type CounterSource, type Meaning, type Reading } from '../counts.ts';
 import {
   endpointChain,
   externalServicesChain,
@@ -54,17 +54,14 @@ export class IptablesCounterReader {
       this.#table = line.slice(1).trimEnd();
       return;
     }
-    // [packets:bytes] -A CHAIN …
-    if (!line.startsWith('[')) return;
-    const end = line.indexOf('] -A ');
-    if (end < 0) return;
-    const rule = line.slice(end + 5);
+    const counted = countedRule(line);
+    if (counted === undefined) return;
+    const { rule, packets } = counted;
     const space = rule.indexOf(' ');
     if (space < 0) return;
     const chain = rule.slice(0, space);
     const meaning = this.#meaning(chain, rule);
     if (meaning === undefined) return;
-    const packets = Number(line.slice(1, line.indexOf(':')));
     const fresh = this.#emptied.has(chain);
     this.readings.push({ rule: `${this.#table} ${rule}`, meaning, packets, fresh });
   }

@@ -7,7 +7,7 @@ import { Iptables } from '../../linux/iptables/iptables.ts';
 import { serverFamily, type ServerIdentity } from '../../linux/netlink/ipvs/objects.ts';
 import { formatAddressPort } from '../../services/ip.ts';
 import type { RoutingTable, ServicePortId } from '../../services/types.ts';
-import { refused, type CounterSource, type Meaning, type Reading } from '../counts.ts';
+import { countedRule, refused, type CounterSource, type Meaning, type Reading } from '../counts.ts';
 import { openIpvs } from './checks.ts';
 import {
   dropChain,
@@ -83,34 +83,44 @@ export function meaningOfRule(rule: string, owners: FrontendOwners): Meaning | u
   }
 }
 
-export function ipvsCounters(family: Family): CounterSource {
-  let iptables: Promise<Iptables> | undefined;
-  return {
-    name: 'ipvs',
-    // The list of virtual servers is read in parts, while others come and go.
-    mayMiss: true,
-    notes: [
-      'IPVS itself refuses connections to a service port without endpoints, and counts none of them.',
-      'IPVS does not tell which connections session affinity sent to the endpoint of before.',
-    ],
-    async read(table) {
-      const owners = new FrontendOwners(table);
-      const readings: Reading[] = [];
-      await readServers(family, owners, readings);
-      const programs = await (iptables ??= Iptables.open(family));
-      for (const name of tables) {
-        await programs.saveCounted(name, (line) => {
-          const end = line.indexOf('] -A ');
-          if (end < 0 || !line.startsWith('[')) return;
-          const rule = line.slice(end + 5);
-          const meaning = meaningOfRule(rule, owners);
-          const packets = Number(line.slice(1, line.indexOf(':')));
-          if (meaning !== undefined) readings.push({ rule: `${name} ${rule}`, meaning, packets });
-        });
-      }
-      return readings;
-    },
-  };
+export class IpvsCounts implements CounterSource {
+  readonly name = 'ipvs';
+  /** The list of virtual servers is read in parts, while others come and go. */
+  readonly mayMiss = true;
+  readonly notes = [
+    'IPVS itself refuses connections to a service port without endpoints, and counts none of them.',
+    'IPVS does not tell which connections session affinity sent to the endpoint of before.',
+  ];
+  readonly #family: Family;
+  #iptables: Promise<Iptables> | undefined;
+  #rulesAnew = false;
+
+  constructor(family: Family) {
+    this.#family = family;
+  }
+
+  /** Our chains have been emptied and filled: their rules began at 0. */
+  rulesWritten(): void {
+    this.#rulesAnew = true;
+  }
+
+  async read(table: RoutingTable): Promise<Reading[]> {
+    const fresh = this.#rulesAnew;
+    this.#rulesAnew = false;
+    const owners = new FrontendOwners(table);
+    const readings: Reading[] = [];
+    await readServers(this.#family, owners, readings);
+    const programs = await (this.#iptables ??= Iptables.open(this.#family));
+    for (const name of tables) {
+      await programs.saveCounted(name, (line) => {
+        const counted = countedRule(line);
+        const meaning = counted === undefined ? undefined : meaningOfRule(counted.rule, owners);
+        if (counted === undefined || meaning === undefined) return;
+        readings.push({ rule: `${name} ${counted.rule}`, meaning, packets: counted.packets, fresh });
+      });
+    }
+    return readings;
+  }
 }
 
 async function readServers(family: Family, owners: FrontendOwners, readings: Reading[]): Promise<void> {

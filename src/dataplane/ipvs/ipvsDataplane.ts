@@ -9,7 +9,6 @@ import type { Logger } from '../../log/logger.ts';
 import { cidrContains } from '../../services/ip.ts';
 import { matchesAll, matchingAddresses } from '../../services/nodePortAddresses.ts';
 import type { RoutingTable } from '../../services/types.ts';
-import type { CounterSource } from '../counts.ts';
 import type {
   ChangeByOthers,
   Dataplane,
@@ -19,7 +18,7 @@ import type {
   SyncResult,
 } from '../dataplane.ts';
 import { openIpvs, probeScheduler, restoreHint } from './checks.ts';
-import { ipvsCounters } from './counts.ts';
+import { IpvsCounts } from './counts.ts';
 import { Device, counts } from './device.ts';
 import { setIds } from './names.ts';
 import {
@@ -86,7 +85,7 @@ interface Mirror {
 export class IpvsDataplane implements Dataplane {
   readonly mode = 'ipvs';
   readonly family: Family;
-  readonly counters: CounterSource;
+  readonly counters: IpvsCounts;
   readonly #options: IpvsOptions;
   readonly #deps: IpvsDependencies;
   readonly #log: Logger;
@@ -111,7 +110,7 @@ export class IpvsDataplane implements Dataplane {
 
   constructor(options: IpvsOptions, deps: IpvsDependencies) {
     this.family = options.family;
-    this.counters = ipvsCounters(options.family);
+    this.counters = new IpvsCounts(options.family);
     this.#options = options;
     this.#deps = deps;
     this.#log = deps.log;
@@ -330,6 +329,7 @@ export class IpvsDataplane implements Dataplane {
     this.#verified = undefined;
     try {
       await kernel.iptables.restore(text);
+      this.counters.rulesWritten();
     } catch (error) {
       if (!(error instanceof IptablesError)) throw error;
       throw new Error(`${error.message}\n${restoreHint(error.message)}`, { cause: error });

@@ -65,6 +65,25 @@ export interface NftablesCountsOptions {
   readonly mirror: () => Mirror | undefined;
   /** Takes in the announcements that are there. */
   readonly drain: () => void;
+  /** The ruleset's generation as of the last announcement. */
+  readonly generation: () => number;
+}
+
+/** What an element that a transaction removed had counted. */
+interface LastWord {
+  readonly reading: Reading;
+  /** Of the ruleset without the element. */
+  readonly generation: number;
+}
+
+/** Earlier than every dump. */
+const unknownGeneration = -1;
+
+/** Whether a generation is later than that of which `dump` are the low 16 bits. */
+function isLater(generation: number, dump: number): boolean {
+  if (generation === unknownGeneration) return false;
+  const ahead = (generation - dump) & 0xffff;
+  return ahead > 0 && ahead < 0x8000;
 }
 
 export class NftablesCounts implements CounterSource {
@@ -77,7 +96,8 @@ export class NftablesCounts implements CounterSource {
   #changing: Entry | undefined;
   #planned: Removal[] = [];
   readonly #announced = new Map<string, Entry>();
-  #lastWords: Reading[] = [];
+  /** In the order of generations. */
+  #lastWords: LastWord[] = [];
 
   constructor(options: NftablesCountsOptions) {
     this.#options = options;
@@ -143,55 +163,48 @@ export class NftablesCounts implements CounterSource {
       }
     } catch (error) {
       // Nobody has heard them yet.
-      this.#lastWords.unshift(...readings.filter(({ last }) => last === true));
+      const unheard = readings.filter(({ last }) => last === true);
+      this.#lastWords.unshift(...unheard.map((reading) => ({ reading, generation: unknownGeneration })));
       throw error;
     } finally {
       socket.close();
       nft.close();
     }
-    this.#takeLastWords(readings);
+    this.#options.drain();
+    for (const { reading } of this.#lastWords.splice(0)) readings.push(reading);
     return readings;
   }
 
-  /**
-   * A dump that the kernel does not call interrupted shows one moment: that in which it began. Last words that are
-   * there by then belong to counters of before, later ones to those that are in the dump.
-   */
   async #readSet(socket: NetlinkSocket, set: SetName, owners: Owners, readings: Reading[]): Promise<void> {
-    const { layout } = this.#options;
-    let start = 0;
-    // A dump while a hash table grows may give an element twice.
-    const seen = new Set<string>();
-    const begin = (): void => {
-      this.#takeLastWords(readings);
-      start = readings.length;
-      seen.clear();
-    };
-    begin();
+    const { layout, drain } = this.#options;
+    const found: { readonly reading: Reading; readonly generation: number }[] = [];
     await dumpElements(
       socket,
       layout.table,
       set,
-      (reader) => {
+      (reader, generation) => {
         const element = readCounted(reader, false);
         if (element === undefined) return;
-        const rule = ruleOf(set, element);
         const owner = owners.of(set, element.key);
-        if (owner === undefined || seen.has(rule)) return;
-        seen.add(rule);
-        pushReadings(readings, rule, set, owner, element, false);
+        if (owner === undefined) return;
+        const read: Reading[] = [];
+        pushReadings(read, ruleOf(set, element), set, owner, element, false);
+        for (const reading of read) found.push({ reading, generation });
       },
       () => {
-        readings.length = start;
-        begin();
+        found.length = 0;
       },
     );
-  }
-
-  #takeLastWords(readings: Reading[]): void {
-    this.#options.drain();
-    for (const reading of this.#lastWords) readings.push(reading);
-    this.#lastWords = [];
+    drain();
+    const words = this.#lastWords;
+    let heard = 0;
+    // Elements removed up to the generation of a reading were others, with the same key.
+    for (const { reading, generation } of found) {
+      for (; heard < words.length && !isLater(words[heard]!.generation, generation); heard++)
+        readings.push(words[heard]!.reading);
+      readings.push(reading);
+    }
+    words.splice(0, heard);
   }
 
   #expect(): void {
@@ -207,7 +220,11 @@ export class NftablesCounts implements CounterSource {
     this.#announced.delete(place);
     if (element.packets === 0) return;
     const owner = ownerOf(entry, set, element.key);
-    pushReadings(this.#lastWords, ruleOf(set, element), set, owner, element, true);
+    const said: Reading[] = [];
+    pushReadings(said, ruleOf(set, element), set, owner, element, true);
+    // The end of the transaction, which tells its generation, comes behind it.
+    const generation = this.#options.generation() + 1;
+    for (const reading of said) this.#lastWords.push({ reading, generation });
     if (this.#lastWords.length > lastWordsMax) this.#lastWords.splice(0, lastWordsMax / 2);
   }
 }

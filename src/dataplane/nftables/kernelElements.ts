@@ -239,6 +239,9 @@ function takeElement(reader: AttributeReader, elements: ElementTable): void {
   }
 }
 
+/** In struct nfgenmsg; nf_tables has the generation there. */
+const resourceId = 2;
+
 /** Sets that grow with the cluster: read piece by piece, with the event loop running between; others at once. */
 const bigSets = new Set<string>([
   'virtual-ips',
@@ -249,12 +252,15 @@ const bigSets = new Set<string>([
   'node-port-endpoints',
 ]);
 
-/** Hands over every element of a set; `onRestart` if those so far have to be forgotten. */
+/**
+ * Hands over every element of a set, with the low 16 bits of the ruleset's generation in which it was read (the kernel
+ * does not call a dump of elements interrupted when that changes); `onRestart` if those so far have to be forgotten.
+ */
 export async function dumpElements(
   socket: NetlinkSocket,
   table: TableName,
   set: string,
-  take: (reader: AttributeReader) => void,
+  take: (reader: AttributeReader, generation: number) => void,
   onRestart: () => void,
 ): Promise<void> {
   const writer = socket.begin((NFNL_SUBSYS_NFTABLES << 8) | messageTypes.getSetElement);
@@ -263,11 +269,13 @@ export async function dumpElements(
   writer.string(2, set);
   const what = `list elements of ${table.family} ${table.name} ${set}`;
   const onMessage = (message: Message): void => {
+    const { bytes, start } = message;
+    const generation = (bytes[start + resourceId]! << 8) | bytes[start + resourceId + 1]!;
     const reader = attributesOf(message, NFGENMSG_LENGTH);
     while (reader.next()) {
       if (reader.type !== 3) continue;
       const list = reader.nested();
-      while (list.next()) if (list.type === 1) take(list.nested());
+      while (list.next()) if (list.type === 1) take(list.nested(), generation);
     }
   };
   const { complete } = bigSets.has(set)

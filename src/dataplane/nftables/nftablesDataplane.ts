@@ -103,6 +103,7 @@ export class NftablesDataplane implements Dataplane {
         layout: this.#layout,
         mirror: () => this.#counted,
         drain: () => this.#watch?.drain(),
+        generation: () => this.#watch?.generation ?? 0,
       });
     }
   }

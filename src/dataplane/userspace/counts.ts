@@ -4,7 +4,7 @@
  */
 import type { Iptables } from '../../linux/iptables/iptables.ts';
 import type { Endpoint, Route, RoutingTable, ServicePortId } from '../../services/types.ts';
-import { refused, type CounterSource, type Meaning, type Reading } from '../counts.ts';
+import { countedRule, refused, type CounterSource, type Meaning, type Reading } from '../counts.ts';
 import type { Balancer } from './balancer.ts';
 import type { Refusal } from './context.ts';
 import { nodePortRefuse, portalsRefuse } from './names.ts';
@@ -76,12 +76,10 @@ export class UserspaceCounts implements CounterSource {
     if (iptables === undefined) return readings;
     const routes = byName(table);
     await iptables.saveCounted('filter', (line) => {
-      const end = line.indexOf('] -A ');
-      if (end < 0 || !line.startsWith('[')) return;
-      const rule = line.slice(end + 5);
-      const meaning = meaningOfRule(rule, routes);
-      const packets = Number(line.slice(1, line.indexOf(':')));
-      if (meaning !== undefined) readings.push({ rule, meaning, packets });
+      const counted = countedRule(line);
+      const meaning = counted === undefined ? undefined : meaningOfRule(counted.rule, routes);
+      if (counted !== undefined && meaning !== undefined)
+        readings.push({ rule: counted.rule, meaning, packets: counted.packets });
     });
     return readings;
   }

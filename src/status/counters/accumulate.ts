@@ -44,6 +44,12 @@ export class CounterAccumulator {
         this.#missing.delete(rule);
         continue;
       }
+      if (this.#mayMiss) {
+        // What may miss a counter may give it twice.
+        total.packets += grown(inThis ?? known, packets);
+        seen.set(rule, packets);
+        continue;
+      }
       // The same rule may stand in a chain twice.
       total.packets += grown(inThis === undefined ? known : 0, packets);
       seen.set(rule, (inThis ?? 0) + packets);
