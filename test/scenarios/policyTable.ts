@@ -7,7 +7,7 @@ import type { JsonObject } from '../../src/lab/scenario/generate.ts';
 
 export type Family = 4 | 6;
 type State = 'ready' | 'draining' | 'unready';
-type Mode = 'iptables' | 'nftables';
+type Mode = 'iptables' | 'nftables' | 'userspace';
 
 interface Policies {
   readonly internal: 'Cluster' | 'Local';
@@ -85,7 +85,8 @@ function expected(
   };
   const [everywhere, here] = [firstOf(false), firstOf(true)];
   const node = from === 'node/node-1';
-  if (frontend === 'localhost' && (family === 6 || mode === 'nftables')) {
+  // In userspace mode a listener of the process is behind localhost, too.
+  if (frontend === 'localhost' && mode !== 'userspace' && (family === 6 || mode === 'nftables')) {
     // Nobody listens there; but iptables mode drops what goes to the number of a node port without local endpoints.
     const dropped =
       mode === 'iptables' && policy.external === 'Local' && everywhere.length > 0 && here.length === 0;
@@ -173,13 +174,13 @@ function probes(name: string, phase: Phase, family: Family, proto: 'tcp' | 'udp'
   return policies.flatMap((policy, i) =>
     clients.flatMap(([from, frontends]) =>
       frontends.flatMap((frontend): JsonObject[] => {
-        const [iptables, nftables] = (['iptables', 'nftables'] as const).map((mode) =>
+        const [iptables, nftables, userspace] = (['iptables', 'nftables', 'userspace'] as const).map((mode) =>
           expected(phase, policy, frontend, from, family, mode),
         );
-        if (iptables === undefined || nftables === undefined) return [];
+        if (iptables === undefined || nftables === undefined || userspace === undefined) return [];
         // A send that a rule of the own host drops is an error of that send, not silence.
         if (proto === 'udp' && from === 'node/node-1') return [];
-        const backends = iptables['backends'] ?? nftables['backends'];
+        const backends = iptables['backends'] ?? nftables['backends'] ?? userspace['backends'];
         return [
           {
             probe: {
@@ -189,7 +190,10 @@ function probes(name: string, phase: Phase, family: Family, proto: 'tcp' | 'udp'
               proto,
               count: Array.isArray(backends) ? (backends.length > 1 ? 16 : 3) : 1,
               parallel: 16,
-              expect: same(iptables, nftables) ? iptables : { iptables, nftables },
+              expect:
+                same(iptables, nftables) && same(iptables, userspace)
+                  ? iptables
+                  : { iptables, nftables, userspace },
             },
           },
         ];

@@ -82,8 +82,7 @@ function compareBackends(truth: Counts, ours: Counts): string[] {
 }
 
 /** An address of any node where the truth has the client's; the client's own remains right where it has that too. */
-function compareHiddenSources(truth: Counts, ours: Counts): string[] {
-  const wanted = names(truth);
+function compareHiddenSources(wanted: readonly string[], ours: Counts): string[] {
   const hidden = (source: string): boolean => source === 'client-ip' || source.startsWith('node-ip/');
   const rename = (source: string): string =>
     hidden(source) && (source !== 'client-ip' || wanted.includes('client-ip')) ? 'a node' : source;
@@ -108,7 +107,8 @@ function compareProbes(truth: ProbeRecord, ours: ProbeRecord, options: CompareOp
     if (pool !== undefined && strangers.length > 0)
       differences.push(`backends outside the pool: ${words(strangers)}`);
   }
-  if (options.clientHidden === true) differences.push(...compareHiddenSources(truth.sources, ours.sources));
+  if (options.clientHidden === true)
+    differences.push(...compareHiddenSources(names(truth.sources), ours.sources));
   else if (options.sourceVaries !== true)
     differences.push(...compareSets('sources', names(truth.sources), names(ours.sources)));
   const remarks = compareSets('by', [...(truth.by ?? [])].sort(), [...(ours.by ?? [])].sort());
@@ -238,7 +238,12 @@ export function answeredBy(wanted: readonly string[], counts: Counts): boolean {
 }
 
 /** Compares a record with its author's words; for scenarios without truth. */
-export function compareExpectation(expect: JsonObject, mode: ScenarioMode, ours: ScenarioRecord): Verdict {
+export function compareExpectation(
+  expect: JsonObject,
+  mode: ScenarioMode,
+  ours: ScenarioRecord,
+  clientHidden = false,
+): Verdict {
   const differences: string[] = [];
   const say = (key: string, wanted: Json, got: unknown): void => {
     differences.push(`${key}: wanted ${JSON.stringify(wanted)}, got ${JSON.stringify(got)}`);
@@ -257,8 +262,10 @@ export function compareExpectation(expect: JsonObject, mode: ScenarioMode, ours:
         break;
       }
       case 'source': {
-        const got = names((field['sources'] ?? {}) as Counts);
-        if (!same(listOf(wanted).sort(), got)) say(key, wanted, got);
+        const sources = (field['sources'] ?? {}) as Counts;
+        const got = names(sources);
+        if (clientHidden) differences.push(...compareHiddenSources(listOf(wanted), sources));
+        else if (!same(listOf(wanted).sort(), got)) say(key, wanted, got);
         break;
       }
       case 'distinct': {
@@ -282,6 +289,9 @@ export function compareExpectation(expect: JsonObject, mode: ScenarioMode, ours:
         }
         break;
       }
+      case 'kept':
+        if (wanted !== 'either' && !same(field[key], wanted)) say(key, wanted, field[key]);
+        break;
       case 'body':
         if (!contains(field['body'], wanted)) say(key, wanted, field['body']);
         break;

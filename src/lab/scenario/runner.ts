@@ -220,15 +220,17 @@ class Player {
 
   private judge(record: ScenarioRecord, expect: JsonObject | undefined, from?: string): Verdict | undefined {
     const truth = this.options.truth?.probes.find((each) => each.id === record.id);
+    const clientHidden = modeDifferences[this.options.mode]?.clientHidden !== undefined;
     if (truth !== undefined) {
       const prober = from?.startsWith('pod/') === true ? from.slice(4) : undefined;
       const sticky = record.kind === 'probe' && record.sticky !== undefined;
       const sourceVaries = sticky && prober !== undefined && (record.pool ?? []).includes(prober);
-      const clientHidden = modeDifferences[this.options.mode]?.clientHidden !== undefined;
       const { timeFactor } = this.options;
       return compareRecords(truth, record, { sourceVaries, clientHidden, timeFactor });
     }
-    return expect === undefined ? undefined : compareExpectation(expect, this.options.mode, record);
+    return expect === undefined
+      ? undefined
+      : compareExpectation(expect, this.options.mode, record, clientHidden);
   }
 
   private keep(
