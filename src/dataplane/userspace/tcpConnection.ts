@@ -7,9 +7,8 @@ import {
   watchDescriptor,
   type Watcher,
 } from '../../linux/epoll.ts';
-import { closeDescriptor } from '../../linux/ffi.ts';
-import { connectTcp, peerAddress } from '../../linux/tcp.ts';
-import type { Endpoint } from '../../services/types.ts';
+import { SystemCallError, closeDescriptor } from '../../linux/ffi.ts';
+import { connectTcp, peerAddress, shortages } from '../../linux/tcp.ts';
 import type { Chooser, Peer, ProxyContext, Refusal } from './context.ts';
 import { Relay, Side } from './tcpRelay.ts';
 
@@ -68,11 +67,22 @@ export class TcpConnection implements Peer, Watcher {
         return;
       }
       this.#attempt++;
-      if (this.#context.mayDial(endpoint, 'TCP') && this.#connect(endpoint)) {
-        this.deadline = performance.now() + timeout;
-        awaitDial(this, this.#attempt - 1);
-        return;
+      if (!this.#context.mayDial(endpoint, 'TCP')) continue;
+      try {
+        this.#dialling = connectTcp(endpoint.ip, endpoint.port);
+      } catch (error) {
+        if (error instanceof SystemCallError && shortages.has(error.errno)) {
+          this.#context.sockets.full(error.message);
+          this.#refuse('socket_limit');
+          return;
+        }
+        // No route, or no port left: as if the endpoint had refused.
+        continue;
       }
+      watchDescriptor(this.#dialling, EPOLLOUT, this);
+      this.deadline = performance.now() + timeout;
+      awaitDial(this, this.#attempt - 1);
+      return;
     }
   }
 
@@ -104,17 +114,6 @@ export class TcpConnection implements Peer, Watcher {
     if (this.#dialling >= 0) closeDescriptor(this.#stopDialling());
     this.#client.close(true);
     this.#ended();
-  }
-
-  #connect({ ip, port }: Endpoint): boolean {
-    try {
-      this.#dialling = connectTcp(ip, port);
-    } catch {
-      // No route, no port left, no descriptor: as if the endpoint had refused.
-      return false;
-    }
-    watchDescriptor(this.#dialling, EPOLLOUT, this);
-    return true;
   }
 
   #stopDialling(): number {

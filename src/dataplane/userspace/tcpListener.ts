@@ -1,7 +1,7 @@
 /** Takes TCP connections on one port, finds an endpoint that answers for each, and joins the two. */
 import { EPOLLIN, unwatchDescriptor, watchDescriptor, type Watcher } from '../../linux/epoll.ts';
 import { closeDescriptor, describeErrno } from '../../linux/ffi.ts';
-import { EAGAIN, acceptTcp, listenTcp, localPort, resetTcp } from '../../linux/tcp.ts';
+import { EAGAIN, acceptTcp, listenTcp, localPort, resetTcp, shortages } from '../../linux/tcp.ts';
 import type { Chooser, ListenAddress, Listener, ProxyContext } from './context.ts';
 import { TcpConnection } from './tcpConnection.ts';
 
@@ -11,8 +11,6 @@ const backlog = 4096;
 const acceptAtOnce = 32;
 /** Milliseconds until accept(2) is tried again where descriptors ran out. */
 const acceptPause = 100;
-/** ECONNABORTED, EPROTO, …: the client was gone before it was taken. EMFILE, ENFILE, ENOBUFS, ENOMEM: */
-const shortages: ReadonlySet<number> = new Set([24, 23, 105, 12]);
 
 export class TcpListener implements Listener, Watcher {
   readonly port: number;
@@ -53,6 +51,7 @@ export class TcpListener implements Listener, Watcher {
         this.#wait(describeErrno(-client)[1]);
         return;
       }
+      // Otherwise a client was gone before it was taken.
     }
   }
 

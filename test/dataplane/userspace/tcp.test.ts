@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { test } from 'node:test';
@@ -259,5 +260,47 @@ test('both ways at once, readers that come and go, an end while bytes wait: ever
     assert.equal(answer, digest);
   await until(() => context.sockets.open === 0, 'sockets given back');
   listener.close(true);
+  backend.server.close();
+});
+
+test('descriptors run out: clients wait or are refused, and are served when some are free again', async () => {
+  const root = new URL('../../../src', import.meta.url).pathname;
+  const backend = await serve((socket) => void socket.pipe(socket));
+  const script = `
+    import { TcpListener } from '${root}/dataplane/userspace/tcpListener.ts';
+    import { SocketBudget } from '${root}/dataplane/userspace/socketBudget.ts';
+    import { silentLogger as log } from '${root}/log/logger.ts';
+    const refused = (why) => console.log(why);
+    const context = { family: 'IPv4', log, sockets: new SocketBudget(9999, log), refused, mayDial: () => true };
+    const endpoint = { ip: '127.0.0.1', port: ${backend.key.split(':')[1]} };
+    const chooser = { choose: () => endpoint, forget() {} };
+    console.log((await TcpListener.open({ host: '127.0.0.1', port: 0 }, context, chooser)).port);`;
+  const node = `exec ${process.execPath} --import tsx --input-type=module -e "$1"`;
+  const child = spawn('bash', ['-c', `ulimit -n 128; ${node}`, 'bash', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let said = '';
+  child.stdout.on('data', (text: Buffer) => (said += text.toString()));
+  await until(() => said.includes('\n'), 'its port', 20_000);
+  const clients = Array.from({ length: 200 }, () => dial(Number.parseInt(said)));
+  for (const client of clients) {
+    client.on('error', () => undefined);
+    client.write('x');
+  }
+  await until(() => said.includes('socket_limit'), 'the shortage');
+  assert.doesNotMatch(said, /no_endpoint_answers/);
+  for (const client of clients) client.destroy();
+  const answered = (): Promise<boolean> =>
+    new Promise((resolve) => {
+      const again = dial(Number.parseInt(said));
+      again.write('y');
+      again.on('data', () => {
+        again.destroy();
+        resolve(true);
+      });
+      again.on('error', () => resolve(false));
+    });
+  while (!(await answered()));
+  child.kill();
   backend.server.close();
 });
