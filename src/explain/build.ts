@@ -123,8 +123,9 @@ export async function buildCase(inputs: CaseInputs): Promise<Case> {
   const packet = makePacket(question, target, findOrigin(question, target, world, catalog, table));
   const decision = wanted === undefined ? undefined : decide(packet, world, wanted);
   let prediction = walk(packet, chains, world);
+  let failedAttempts: Case['failedAttempts'] = [];
   if (mode === 'userspace') {
-    prediction = followRelays(prediction, packet, chains, world, decision);
+    ({ prediction, failedAttempts } = followRelays(prediction, packet, chains, world, decision));
     if (rules.kind === 'wanted')
       remarks.push('At which ports pointsman listens is made up here: the daemon takes those that are free.');
   }
@@ -139,6 +140,7 @@ export async function buildCase(inputs: CaseInputs): Promise<Case> {
     mode,
     rules,
     prediction,
+    failedAttempts,
     wanted,
     decision,
     catalog,

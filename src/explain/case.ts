@@ -2,7 +2,7 @@
 import type { Catalog } from './catalog.ts';
 import type { Decision, RuleMode, Wanted } from './routes.ts';
 import type { Packet } from './packet.ts';
-import type { Prediction } from './outcome.ts';
+import type { Outcome, Prediction } from './outcome.ts';
 import type { World } from './world.ts';
 
 /** A connection that the kernel remembers, as far as explanations ask. */
@@ -32,6 +32,8 @@ export interface Case {
   readonly mode: RuleMode;
   readonly rules: RuleSource;
   readonly prediction: Prediction;
+  /** Userspace mode: ends of connections that the process opens in vain before it tries another endpoint. */
+  readonly failedAttempts: readonly Outcome[];
   /** Undefined: no objects were given. */
   readonly wanted: Wanted | undefined;
   /** What the wanted routes say; undefined without objects. */

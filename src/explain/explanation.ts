@@ -147,7 +147,11 @@ function answer(given: Case, outcomes: readonly Outcome[]): string {
       })
       .join(' ');
   }
-  if (first.kind !== 'endpoint') return words[first.kind];
+  if (first.kind !== 'endpoint') {
+    return first.steps.slice(0, -1).some(({ base }) => base === processBase)
+      ? 'The process of userspace mode takes the connection, reaches no endpoint, and resets it.'
+      : words[first.kind];
+  }
   const service = route === undefined ? '' : ` of Service ${route.port.name}`;
   const many =
     outcomes.length === 1
@@ -287,6 +291,12 @@ function effectText(effect: Effect): string {
 function conntrack(given: Case, outcomes: readonly Outcome[]): string[] {
   const { packet } = given;
   const first = outcomes.find(({ kind }) => kind === 'endpoint' || kind === 'forward' || kind === 'node');
+  if (
+    first === undefined &&
+    outcomes[0] !== undefined &&
+    outcomes[0].steps.slice(0, -1).some(({ base }) => base === processBase)
+  )
+    return ['The connection to the process, until that resets it.'];
   if (first === undefined) return ['Nothing: the packet is not let through, so no connection is remembered.'];
   if (first.kind !== 'endpoint') return ['The connection as it is, without translation.'];
   const source = packet.origin.address;

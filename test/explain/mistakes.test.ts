@@ -1,11 +1,11 @@
 /** The classic mistakes around Services: each is named in plain words, by one command. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { runExplain } from '../../src/explain/cli.ts';
 import type { Explanation } from '../../src/explain/explanation.ts';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 
 const nodes = `
 kind: Node
@@ -87,7 +87,7 @@ async function explain(
   args: readonly string[],
   files: Readonly<Record<string, string>> = {},
 ): Promise<Run> {
-  const folder = mkdtempSync(join(tmpdir(), 'pointsman-explain-'));
+  const folder = makeOwnedDirectory('explain');
   try {
     writeFileSync(join(folder, 'manifest.yaml'), yaml);
     for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text);
@@ -140,6 +140,24 @@ COMMIT
 -A PREROUTING -j KUBE-SERVICES
 -A KUBE-SERVICES -d 10.96.0.20/32 -p tcp -m tcp --dport 80 -j KUBE-SEP-A
 -A KUBE-SEP-A -p tcp -m tcp -j DNAT --to-destination 10.244.2.10:8080
+COMMIT
+`;
+
+/** Rules of userspace mode beside somebody else's. */
+const redirects = (foreign: string): string => `*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+${foreign}
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:KUBE-PORTALS-CONTAINER - [0:0]
+:KUBE-PORTALS-HOST - [0:0]
+-A PREROUTING -j KUBE-PORTALS-CONTAINER
+-A KUBE-PORTALS-CONTAINER -d 10.96.0.20/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 40000
 COMMIT
 `;
 
@@ -459,6 +477,25 @@ const mistakes: readonly Mistake[] = [
     says: '31111 is the healthCheckNodePort of Service shop/web: there the proxy itself tells load balancers whether this node has endpoints. It leads to no Pod.',
   },
   {
+    name: 'a rule between the process of userspace mode and all endpoints',
+    yaml: manifest({}),
+    args: [...toCluster, '--dump', 'FOLDER/rules.txt'],
+    files: { 'rules.txt': redirects('-A OUTPUT -p tcp -m tcp --dport 8080 -j DROP') },
+    reason: 'foreign_rule',
+    says: 'A rule that is not the service proxy\'s drops the packet: rule "-p tcp -m tcp --dport 8080 -j DROP" in chain OUTPUT (filter OUTPUT).',
+  },
+  {
+    name: 'a rule between the process of userspace mode and one of two endpoints',
+    yaml: manifest({
+      endpoints: '{addresses: [10.244.2.10], nodeName: node-2}, {addresses: [10.244.1.10], nodeName: node-1}',
+    }),
+    args: [...toCluster, '--dump', 'FOLDER/rules.txt'],
+    files: { 'rules.txt': redirects('-A OUTPUT -d 10.244.2.0/24 -j DROP') },
+    reason: 'foreign_rule',
+    severity: 'warning',
+    says: 'A rule that is not the service proxy\'s drops what the process sends to 10.244.2.10:8080: rule "-d 10.244.2.0/24 -j DROP" in chain OUTPUT (filter OUTPUT). It then tries another endpoint, so these clients are served, but later.',
+  },
+  {
     name: 'a rule of somebody else that stops some',
     yaml: manifest({
       endpoints: '{addresses: [10.244.2.10], nodeName: node-2}, {addresses: [10.244.1.10], nodeName: node-1}',
@@ -546,7 +583,7 @@ test('headless and ExternalName Services are explained, not followed', async () 
     .replace('type: NodePort', 'type: ClusterIP')
     .replace(', nodePort: 30080', '');
   let errors = '';
-  const folder = mkdtempSync(join(tmpdir(), 'pointsman-explain-'));
+  const folder = makeOwnedDirectory('explain');
   try {
     writeFileSync(join(folder, 'm.yaml'), headless);
     const io = { out: () => undefined, err: (text: string) => void (errors += text), colour: false };

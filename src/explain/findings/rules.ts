@@ -1,39 +1,74 @@
 /** Where rules, or what the kernel remembers, are not what the objects want, or not the proxy's at all. */
 import type { Case } from '../case.ts';
-import type { Step } from '../flow.ts';
 import type { Outcome } from '../outcome.ts';
 import { formatPlace } from '../packet.ts';
-import { listenerOf } from '../userspace/relay.ts';
+import { listenerOf, processBase } from '../userspace/relay.ts';
 import type { Report } from './finding.ts';
 import { names, percent } from './words.ts';
 
 /** Chains and tables that a service proxy writes. */
-const ours = /^KUBE-|^ipvs$|^ip6? (kube-proxy|pointsman)|kube-proxy/;
+const ours = /^KUBE-|^ipvs$|^process |^ip6? (kube-proxy|pointsman)|kube-proxy/;
 
-export function foreignRules({ decision }: Case, outcomes: readonly Outcome[], report: Report): void {
-  const guilty = outcomes.filter(({ kind, steps }) => {
-    const step = steps.at(-1);
-    return (kind === 'drop' || kind === 'reject') && step !== undefined && isForeign(step);
-  });
+export function foreignRules(
+  { decision, failedAttempts }: Case,
+  outcomes: readonly Outcome[],
+  report: Report,
+): void {
+  const guilty = [...byRule(outcomes.filter(isStoppedByOthers)).values()];
   const arrived = new Set(outcomes.map(({ kind, destination }) => (kind === 'endpoint' ? destination : '')));
   const stopped = decision?.endpoints.filter(({ key }) => !arrived.has(key)) ?? [];
-  for (const { kind, steps, probability } of guilty) {
-    const step = steps.at(-1)!;
+  for (const outcome of guilty) {
     // Where several rules stop some each, nobody here knows which endpoint is whose.
     const whose =
       guilty.length === 1 && arrived.size > 1 && stopped.length > 0 ? `, those to ${names(stopped)}` : '';
+    const { probability } = outcome;
     const share = probability > 0.999 ? 'the packet' : `${percent(probability)} of the connections${whose}`;
-    const what =
-      step.effect.kind === 'drop' && step.effect.policy
-        ? `the policy of chain ${step.base}`
-        : `rule "${step.rule}" in chain ${step.chain} (${step.base})`;
     report(
       'cause',
       'foreign_rule',
-      `A rule that is not the service proxy's ${kind === 'drop' ? 'drops' : 'rejects'} ${share}: ${what}.`,
+      `A rule that is not the service proxy's ${verbOf(outcome)} ${share}: ${lastRule(outcome)}.`,
       'Find out who wrote it (a firewall, a network policy, a person); the Service itself is not at fault.',
     );
   }
+  for (const outcome of byRule(failedAttempts.filter(isStoppedByOthers)).values()) {
+    report(
+      'warning',
+      'foreign_rule',
+      `A rule that is not the service proxy's ${verbOf(outcome)} what the process sends to ${names(stopped)}: ${lastRule(outcome)}. It then tries another endpoint, so these clients are served, but later.`,
+      'Find out who wrote it (a firewall, a network policy, a person).',
+    );
+  }
+}
+
+/** One outcome a rule, with the shares of all that end there. */
+function byRule(outcomes: readonly Outcome[]): Map<string, Outcome> {
+  const merged = new Map<string, Outcome>();
+  for (const outcome of outcomes) {
+    const key = `${outcome.kind} ${lastRule(outcome)}`;
+    const before = merged.get(key);
+    merged.set(
+      key,
+      before === undefined ? outcome : { ...before, probability: before.probability + outcome.probability },
+    );
+  }
+  return merged;
+}
+
+function isStoppedByOthers({ kind, steps }: Outcome): boolean {
+  const step = steps.at(-1);
+  if ((kind !== 'drop' && kind !== 'reject') || step === undefined) return false;
+  return !ours.test(step.chain) && !ours.test(step.base);
+}
+
+function verbOf({ kind }: Outcome): string {
+  return kind === 'drop' ? 'drops' : 'rejects';
+}
+
+function lastRule({ steps }: Outcome): string {
+  const step = steps.at(-1)!;
+  return step.effect.kind === 'drop' && step.effect.policy
+    ? `the policy of chain ${step.base}`
+    : `rule "${step.rule}" in chain ${step.chain} (${step.base})`;
 }
 
 /** The rules lead to a program of this node, and there is none. */
@@ -41,7 +76,8 @@ export function nobodyListens({ packet, world }: Case, outcomes: readonly Outcom
   const { listening } = world;
   if (listening === undefined || packet.protocol === 'SCTP') return;
   for (const outcome of outcomes) {
-    const listener = outcome.kind === 'endpoint' ? listenerOf(outcome) : undefined;
+    const atProcess = outcome.kind === 'reject' && outcome.steps.at(-1)?.base === processBase;
+    const listener = atProcess ? listenerOf(outcome) : undefined;
     const place = listener ?? (outcome.kind === 'node' ? outcome.destination : undefined);
     const port = Number(place?.split(':').at(-1));
     if (place === undefined || listening.has(`${packet.protocol} ${port}`)) continue;
@@ -59,10 +95,6 @@ export function nobodyListens({ packet, world }: Case, outcomes: readonly Outcom
         'Start pointsman again. Its rules stay when it ends, its listeners do not.',
       );
   }
-}
-
-function isForeign({ chain, base }: Step): boolean {
-  return !ours.test(chain) && !ours.test(base);
 }
 
 export function staleFlows(given: Case, report: Report): void {
@@ -115,9 +147,12 @@ export function goneEndpoints(given: Case, outcomes: readonly Outcome[], report:
       );
     }
   }
-  const chosen = new Set(outcomes.map(({ destination }) => destination));
+  const chosen = new Set([...outcomes, ...given.failedAttempts].map(({ destination }) => destination));
   // What somebody else drops behind the translation was translated.
-  const translated = outcomes.some(({ kind, destination }) => kind === 'endpoint' || valid.has(destination));
+  const translated = outcomes.some(
+    (outcome) =>
+      outcome.kind === 'endpoint' || valid.has(outcome.destination) || listenerOf(outcome) !== undefined,
+  );
   if (decision?.kind === 'endpoint' && !translated) {
     report(
       'cause',

@@ -29,6 +29,12 @@ export function isListener({ kind, steps }: Pick<Outcome, 'kind' | 'steps'>): bo
   return kind === 'endpoint' && listenerOf({ steps }) !== undefined;
 }
 
+export interface Relayed {
+  readonly prediction: Prediction;
+  /** Attempts of the process that fail; it then tries another endpoint, so that the client only waits longer. */
+  readonly failedAttempts: readonly Outcome[];
+}
+
 /** Ends at listeners become ends at endpoints, in every possibility. Without a route they stay as they are. */
 export function followRelays(
   prediction: Prediction,
@@ -36,20 +42,46 @@ export function followRelays(
   chains: readonly BaseChain[],
   world: World,
   decision: Decision | undefined,
-): Prediction {
-  if (decision?.kind !== 'endpoint' || decision.endpoints.length === 0) return prediction;
-  const seconds = secondConnections(packet, chains, world, decision.endpoints);
-  return {
-    ...prediction,
-    possibilities: prediction.possibilities.map((possibility): Possibility => ({
-      ...possibility,
-      outcomes: possibility.outcomes.flatMap((outcome) =>
-        outcome.kind === 'endpoint' && listenerOf(outcome) !== undefined
-          ? seconds.map((second) => joined(outcome, second, decision))
-          : [outcome],
-      ),
-    })),
+): Relayed {
+  const endpoints = decision?.kind === 'endpoint' ? decision.endpoints : [];
+  const seconds = secondConnections(packet, chains, world, endpoints);
+  const failedAttempts: Outcome[] = [];
+  const possibilities = prediction.possibilities.map((possibility): Possibility => ({
+    ...possibility,
+    outcomes: possibility.outcomes.flatMap((outcome) => {
+      if (!isListener(outcome)) return [outcome];
+      if (!isListening(outcome, packet, world)) return [refused(outcome)];
+      if (decision === undefined || endpoints.length === 0) return [outcome];
+      const all = seconds.map((second) => joined(outcome, second, decision));
+      const arriving = all.filter(({ kind }) => kind === 'endpoint');
+      // A datagram that is lost is lost; only connections are tried again.
+      if (packet.protocol !== 'TCP' || arriving.length === 0 || arriving.length === all.length) return all;
+      failedAttempts.push(...all.filter(({ kind }) => kind !== 'endpoint'));
+      const share = arriving.reduce((sum, { probability }) => sum + probability, 0);
+      return arriving.map((one) => ({
+        ...one,
+        probability: (one.probability / share) * outcome.probability,
+      }));
+    }),
+  }));
+  return { prediction: { ...prediction, possibilities }, failedAttempts };
+}
+
+/** As far as known. */
+function isListening({ destination }: Outcome, { protocol }: Packet, { listening }: World): boolean {
+  return listening === undefined || listening.has(`${protocol} ${destination.split(':').at(-1)}`);
+}
+
+function refused(outcome: Outcome): Outcome {
+  const step: Step = {
+    hook: 'input',
+    base: processBase,
+    chain: 'pointsman',
+    rule: `listener at ${outcome.destination}`,
+    effect: { kind: 'reject', with: 'a reset: no program listens there' },
+    after: outcome.steps.at(-1)?.after ?? '',
   };
+  return { ...outcome, kind: 'reject', steps: [...outcome.steps, step] };
 }
 
 interface Second {
