@@ -28,6 +28,7 @@ import {
 import { closeDescriptor, describeErrno, receive, send } from '../src/linux/ffi.ts';
 import { EAGAIN, MSG_NOSIGNAL, acceptTcp, connectTcp, listenTcp } from '../src/linux/tcp.ts';
 import { silentLogger } from '../src/log/logger.ts';
+import { shrinkHeap } from '../src/proxy/heap.ts';
 import type { Endpoint, Route } from '../src/services/types.ts';
 
 const nodeIP = '10.0.0.1';
@@ -163,6 +164,8 @@ async function proxy(): Promise<void> {
     serviceCIDRs: [],
     full: true,
   });
+  // As the daemon does after its first sync.
+  shrinkHeap();
   const lag = watchLag();
   let longestCollection = 0;
   let kind = 0;
@@ -405,7 +408,9 @@ function passers(): void {
 
 function child(namespace: string, role: string): ChildProcess {
   const self = fileURLToPath(import.meta.url);
-  const argv = ['netns', 'exec', namespace, process.execPath, ...process.execArgv, self, '--role', role];
+  // As the launcher starts the program.
+  const flags = ['--max-semi-space-size=4', ...process.execArgv];
+  const argv = ['netns', 'exec', namespace, process.execPath, ...flags, self, '--role', role];
   return spawn('ip', [...argv, '--hold', values.hold, '--rate', values.rate, '--report', values.report], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });

@@ -14,7 +14,8 @@ import type { Family } from '../../../src/api/objects.ts';
 import type { Dataplane, DataplaneReport } from '../../../src/dataplane/dataplane.ts';
 import { cleanup } from '../../../src/dataplane/userspace/cleanup.ts';
 import { DirectDataplane } from '../../../src/dataplane/userspace/directDataplane.ts';
-import { PortAllocator } from '../../../src/dataplane/userspace/portAllocator.ts';
+import { LocalhostNodePorts } from '../../../src/dataplane/userspace/localhostNodePorts.ts';
+import { PortAllocator, type PortRange } from '../../../src/dataplane/userspace/portAllocator.ts';
 import { SocketBudget } from '../../../src/dataplane/userspace/socketBudget.ts';
 import {
   UserspaceDataplane,
@@ -64,7 +65,7 @@ if (process.env[inside] === undefined) {
         fileURLToPath(import.meta.url),
       ];
       const env = { ...process.env, [inside]: pod, NODE_TEST_CONTEXT: '' };
-      const result = spawnSync('ip', argv, { encoding: 'utf8', timeout: 60_000, env });
+      const result = spawnSync('ip', argv, { encoding: 'utf8', timeout: 180_000, env });
       assert.equal(result.status, 0, result.stdout + result.stderr);
     } finally {
       removeNamespace(name);
@@ -88,13 +89,13 @@ interface World {
 /** How packets come to the listeners. */
 type Form = 'iptables-nft' | 'iptables-legacy' | 'without NAT';
 
-function world(family: Family, form: Form, more: Partial<UserspaceOptions> = {}): World {
+function world(family: Family, form: Form, more: Partial<UserspaceOptions> = {}, range?: PortRange): World {
   const options: UserspaceOptions = {
     ...(family === 'IPv4' ? ipv4Options : ipv6Options),
-    ...more,
     bindAddress: '0.0.0.0',
     udpIdleTimeout: 30_000,
     checkInterval: 2 ** 30,
+    ...more,
   };
   const resyncs: string[] = [];
   const reports: DataplaneReport[] = [];
@@ -104,7 +105,7 @@ function world(family: Family, form: Form, more: Partial<UserspaceOptions> = {})
     report: (report: DataplaneReport) => void reports.push(report),
     sockets: new SocketBudget(500, silentLogger),
   };
-  const ports = new PortAllocator(undefined);
+  const ports = new PortAllocator(range);
   const iptables = { program: programOf(family, form) };
   const dataplane =
     form === 'without NAT'
@@ -370,6 +371,64 @@ function kernelTests(): void {
     await dataplane.stop();
     await cleanUp();
     echo.close();
+  });
+
+  test('one address to listen on, ports from a range; a service port too many is refused until there is room', async () => {
+    const bound = '192.0.2.10';
+    const { dataplane, to } = world(
+      'IPv4',
+      'iptables-nft',
+      { bindAddress: bound },
+      { first: 700, last: 701 },
+    );
+    await dataplane.start();
+    const other = (n: number): Route =>
+      makeRoute({
+        name: `ns/s${n}`,
+        clusterIP: `10.96.0.${100 + n}`,
+        port: 80,
+        endpoints: [endpoint('IPv4', 0)],
+      });
+    const first = web('IPv4', [endpoint('IPv4', 0)]);
+    await to([first, other(1), other(2)], true);
+    const listening = run('ss', '-Hltn')
+      .split('\n')
+      .filter((line) => /:70[01] /.test(line));
+    assert.equal(listening.length, 2);
+    assert.ok(
+      listening.every((line) => line.includes(` ${bound}:`)),
+      listening.join('\n'),
+    );
+    for (const [host, port] of [
+      [vip.IPv4, 80],
+      [bound, 30080],
+      ['127.0.0.1', 30080],
+    ] as const)
+      assert.equal(await ask(host, port), 'pod0', host);
+    assert.equal(await askPod(vip.IPv4, 80), 'pod0');
+    assert.equal(await ask('10.96.0.102', 80), 'ECONNREFUSED');
+    await to([first]);
+    await to([first, other(2)]);
+    assert.equal(await ask('10.96.0.102', 80), 'pod0');
+    await dataplane.stop();
+    await cleanUp();
+  });
+
+  test('node ports on localhost for other modes, TCP and UDP over both families', async () => {
+    for (const [family, host] of [
+      ['IPv4', '127.0.0.1'],
+      ['IPv6', '::1'],
+    ] as const) {
+      const sockets = new SocketBudget(100, silentLogger);
+      const options = { family, log: silentLogger, sockets, report: () => undefined, udpIdleTimeout: 1000 };
+      const ports = new LocalhostNodePorts(options);
+      const one = [endpoint(family, 0)];
+      await ports.applyAll(makeTable([web(family, one), web(family, one, 'UDP')], family).routes);
+      assert.match(await ask(host, 30080), /^pod/);
+      assert.match(await askUDP(host, 30080), /^pod/);
+      ports.close();
+      assert.equal(sockets.open, 0);
+    }
   });
 
   test('without NAT: addresses of the node that come and go are taken up; service addresses that go are put back', async () => {
