@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
 import { createServer as createHttpServer } from 'node:http';
 import type { IncomingMessage } from 'node:http';
 import type { TLSSocket } from 'node:tls';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { stringify } from 'yaml';
@@ -15,6 +14,7 @@ import { loadConnection } from '../../src/cluster/connection.ts';
 import type { Connection, ConnectionOptions } from '../../src/cluster/connection.ts';
 import type { ExecObservation } from '../../src/cluster/execPlugin.ts';
 import { proxyFromEnvironment } from '../../src/cluster/proxyEnvironment.ts';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { TestAuthority } from './support/certificates.ts';
 import { FakeApiServer } from './support/fakeApiServer.ts';
 import { RecordingLogger } from './support/harness.ts';
@@ -24,7 +24,7 @@ let authority: TestAuthority;
 const open: { close(): Promise<unknown> }[] = [];
 
 before(() => {
-  folder = mkdtempSync(join(tmpdir(), 'connection-'));
+  folder = makeOwnedDirectory('connection');
   authority = new TestAuthority();
 });
 after(() => {

@@ -1,7 +1,6 @@
 /** The reflector against the lab's API server: TLS, protobuf and JSON, streaming lists, faults. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { EndpointSlice } from '../../src/api/objects.ts';
@@ -12,6 +11,7 @@ import { Reflector } from '../../src/cluster/reflector.ts';
 import { endpointSlices } from '../../src/cluster/resources.ts';
 import { startApiServer } from '../../src/lab/apiserver/server.ts';
 import type { ApiServer } from '../../src/lab/apiserver/server.ts';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { RecordingHandler, RecordingLogger, quick, until } from './support/harness.ts';
 
 let server: ApiServer;
@@ -19,7 +19,7 @@ let folder: string;
 
 before(async () => {
   server = await startApiServer();
-  folder = mkdtempSync(join(tmpdir(), 'lab-server-'));
+  folder = makeOwnedDirectory('lab-server');
 });
 after(async () => {
   await server.close();

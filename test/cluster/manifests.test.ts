@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { formatProblem, parseManifests, readManifests } from '../../src/cluster/manifests.ts';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 
 const text = `apiVersion: v1
 kind: Service
@@ -112,7 +112,7 @@ test('JSON is read as YAML would be: places of problems, keys that come twice, s
 });
 
 test('folders are read in order of name; what is missing is a problem, not an exception', () => {
-  const folder = mkdtempSync(join(tmpdir(), 'manifests-'));
+  const folder = makeOwnedDirectory('manifests');
   try {
     mkdirSync(join(folder, 'sub'));
     const node = (name: string): string => `apiVersion: v1\nkind: Node\nmetadata: {name: ${name}}\n`;

@@ -4,20 +4,19 @@ import {
   chmodSync,
   copyFileSync,
   mkdirSync,
-  mkdtempSync,
   readFileSync,
   rmSync,
   symlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const folder = mkdtempSync(join(tmpdir(), 'pointsman-launcher-'));
+const folder = makeOwnedDirectory('launcher');
 after(() => rmSync(folder, { recursive: true }));
 
 /** A program that prints its arguments, where the launcher looks for the real one. */

@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { commands } from '../../src/commands/index.ts';
 import { decodeFile } from '../../src/config/file.ts';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const folder = mkdtempSync(join(tmpdir(), 'pointsman-main-'));
+const folder = makeOwnedDirectory('main');
 after(() => rmSync(folder, { recursive: true }));
 
 function pointsman(...argv: string[]): { status: number | null; stdout: string; stderr: string } {

@@ -1,13 +1,13 @@
 /** Configuration files in a folder of their own, and the effective configuration of a command line. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after } from 'node:test';
 import { loadConfig } from '../../src/config/load.ts';
 import type { ProxyConfig } from '../../src/config/types.ts';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 
-export const folder = mkdtempSync(join(tmpdir(), 'pointsman-config-'));
+export const folder = makeOwnedDirectory('config');
 after(() => rmSync(folder, { recursive: true }));
 let files = 0;
 

@@ -1,8 +1,7 @@
 /** Wanted against the rules of real kernels: nothing to say after a sync, and every change by others named. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -11,6 +10,7 @@ import { diffIptables } from '../../src/diff/iptablesDiff.ts';
 import { printDifference, type Difference } from '../../src/diff/difference.ts';
 import { iptablesNeighbours, nftNeighbours, ServiceAddresses } from '../../src/diff/neighbours.ts';
 import { diffNftables } from '../../src/diff/nftablesDiff.ts';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { parseSave } from '../../src/linux/iptables/save.ts';
 import { withNetworkNamespace } from '../../src/linux/netlink/namespace.ts';
 import { NftSocket } from '../../src/linux/netlink/nftables/socket.ts';
@@ -21,7 +21,7 @@ import { World as NftablesWorld } from '../dataplane/nftables/harness.ts';
 import { makeNamespace, removeNamespace } from '../support/namespace.ts';
 import { labFlags, scenarioManifest, scenarioNames, wantedOfText } from '../render/support.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'pmt-diff-'));
+const folder = makeOwnedDirectory('diff');
 after(() => rmSync(folder, { recursive: true }));
 
 function readTable(world: NftablesWorld) {

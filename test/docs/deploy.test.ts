@@ -1,13 +1,13 @@
 /** The manifests in deploy/ are what kubectl and kubeadm's own DaemonSet make of them; needs a kubectl, no cluster. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { parse, parseAllDocuments, stringify } from 'yaml';
 import { findKubectl } from '../../src/lab/cluster/kubectl.ts';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 
 const deploy = fileURLToPath(new URL('../../deploy', import.meta.url));
 const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
@@ -121,7 +121,7 @@ test('the manifests of each folder', () => {
 });
 
 test('kubectl knows every field, and the DaemonSet of kubeadm becomes ours, without its privileges', (t) => {
-  const folder = mkdtempSync(join(tmpdir(), 'deploy-'));
+  const folder = makeOwnedDirectory('deploy');
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const before = join(folder, 'before.yaml');
   writeFileSync(before, stringify(kubeadm));
@@ -153,7 +153,7 @@ test('kubectl knows every field, and the DaemonSet of kubeadm becomes ours, with
 });
 
 test('the configuration of its own is one that starts, without a warning', (t) => {
-  const folder = mkdtempSync(join(tmpdir(), 'deploy-'));
+  const folder = makeOwnedDirectory('deploy');
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const configMap = build('standalone').find(({ kind }) => kind === 'ConfigMap');
   const config = join(folder, 'config.conf');

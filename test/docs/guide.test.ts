@@ -1,12 +1,12 @@
 /** What docs/guide.md shows is what the program says, and every link and command of the docs leads somewhere. */
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { commands } from '../../src/commands/index.ts';
 import { runExplain } from '../../src/explain/cli.ts';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { runRender } from '../../src/render/cli.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -102,7 +102,7 @@ async function explain(
   make: (cluster: Cluster) => void,
   more: readonly string[] = [],
 ) {
-  const folder = mkdtempSync(join(tmpdir(), 'pointsman-guide-'));
+  const folder = makeOwnedDirectory('guide');
   try {
     const cluster = JSON.parse(readFileSync(clusterFile, 'utf8')) as Cluster;
     make(cluster);

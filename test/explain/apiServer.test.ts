@@ -1,15 +1,15 @@
 /** What a proxy does not keep is asked from the API server: selectors, Pods, Services that are names in DNS. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { loadConnection } from '../../src/cluster/connection.ts';
 import { runExplain } from '../../src/explain/cli.ts';
 import { enrich } from '../../src/explain/sources/apiServer.ts';
 import { startApiServer } from '../../src/lab/apiserver/server.ts';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { silentLogger } from '../../src/log/logger.ts';
 import { clusterOf } from '../../src/render/cluster.ts';
 
@@ -79,7 +79,7 @@ const objects: readonly (readonly [path: string, object: object])[] = [
 
 test('a live cluster: a misspelt selector, a Pod by its name, Services without a proxy', async () => {
   const server = await startApiServer();
-  const folder = mkdtempSync(join(tmpdir(), 'pointsman-explain-'));
+  const folder = makeOwnedDirectory('explain');
   try {
     const kubeconfig = join(folder, 'kubeconfig');
     writeFileSync(kubeconfig, server.kubeconfig('token'));

@@ -2,8 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { clusterOf } from '../../src/render/cluster.ts';
@@ -16,6 +15,7 @@ import { World } from '../../src/explain/world.ts';
 import { printSave } from '../../src/linux/iptables/save.ts';
 import { printTable } from '../../src/linux/netlink/nftables/print.ts';
 import { parseManifests } from '../../src/cluster/manifests.ts';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { RouteTracker } from '../../src/services/routeTracker.ts';
 import { inNamespace, makeNamespace, removeNamespace } from '../support/namespace.ts';
 
@@ -82,7 +82,7 @@ interface Setup {
 function setUp(context: TestContext, mode: RuleMode): Setup {
   const namespace = makeNamespace();
   const pods = makeNamespace();
-  const folder = mkdtempSync(join(tmpdir(), 'pointsman-explain-'));
+  const folder = makeOwnedDirectory('explain');
   context.after(() => {
     removeNamespace(namespace);
     removeNamespace(pods);

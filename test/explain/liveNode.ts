@@ -1,8 +1,7 @@
 /** A node with Service rules in a kernel's network namespace, with Pods, a client outside, and servers that answer. */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { Family } from '../../src/api/objects.ts';
@@ -12,6 +11,7 @@ import type { Observation } from '../../src/explain/live.ts';
 import type { RuleMode, Wanted } from '../../src/explain/routes.ts';
 import { wantedSave, wantedTable } from '../../src/explain/sources/rules.ts';
 import { World } from '../../src/explain/world.ts';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { printSave } from '../../src/linux/iptables/save.ts';
 import { printTable } from '../../src/linux/netlink/nftables/print.ts';
 import { clusterOf } from '../../src/render/cluster.ts';
@@ -81,7 +81,7 @@ export class LiveNode {
   readonly front = makeNamespace();
   /** Has the addresses of all endpoints. */
   readonly backends = makeNamespace();
-  readonly folder = mkdtempSync(join(tmpdir(), 'pointsman-live-'));
+  readonly folder = makeOwnedDirectory('live');
   readonly mode: RuleMode;
   readonly #programs: ChildProcess[] = [];
 

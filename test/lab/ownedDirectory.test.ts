@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { startTime } from '../../src/lab/net/namespaces.ts';
+import { startTime } from '../../src/lab/net/startTime.ts';
 import { makeOwnedDirectory, sweepOwnedDirectories } from '../../src/lab/net/ownedDirectory.ts';
 
 test('what a killed process left is removed by the next one; living owners and others keep theirs', async (t) => {

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { after, test } from 'node:test';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { ownProxyCommand, ProxyProcess } from '../../src/lab/scenario/proxyProcess.ts';
 
-const directory = mkdtempSync(join(tmpdir(), 'pointsman-proxy-'));
+const directory = makeOwnedDirectory('proxy');
 after(() => rmSync(directory, { recursive: true, force: true }));
 
 function proxy(command: readonly string[]): ProxyProcess {

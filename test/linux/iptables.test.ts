@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { canonicalRule, splitArguments } from '../../src/linux/iptables/canonical.ts';
 import { atLeast, parseVersion } from '../../src/linux/iptables/features.ts';
 import { Iptables, IptablesError, linesAround } from '../../src/linux/iptables/iptables.ts';
@@ -119,7 +119,7 @@ test('a parse error shows the lines around it, other errors do not', () => {
 });
 
 test('commands have the arguments in their fixed order', async () => {
-  const directory = mkdtempSync(join(tmpdir(), 'iptables-'));
+  const directory = makeOwnedDirectory('iptables');
   try {
     const log = join(directory, 'log');
     for (const name of ['iptables', 'iptables-save', 'iptables-restore']) {

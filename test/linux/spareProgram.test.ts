@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { chmodSync, copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, copyFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { SpareProgram } from '../../src/linux/spareProgram.ts';
 
 async function spareOf(spare: SpareProgram): Promise<number> {
@@ -27,7 +27,7 @@ test('a spare takes the input, and another one waits after it', async () => {
 });
 
 test('a spare that has died, or is another program by now, is not used; scripts are never started ahead', async () => {
-  const directory = mkdtempSync(join(tmpdir(), 'pointsman-spare-'));
+  const directory = makeOwnedDirectory('spare');
   const program = join(directory, 'program');
   copyFileSync('/bin/cat', program);
   const spare = new SpareProgram(['program'], 'program', {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import {
   allowLocalnetRouting,
   applyConntrackSysctls,
@@ -16,7 +16,7 @@ import { silentLogger } from '../../src/log/logger.ts';
 
 let root = '';
 beforeEach(() => {
-  root = mkdtempSync(join(tmpdir(), 'pointsman-sysctl-'));
+  root = makeOwnedDirectory('sysctl');
 });
 afterEach(() => rmSync(root, { recursive: true }));
 

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import {
   appendFileSync,
   chmodSync,
-  mkdtempSync,
   renameSync,
   rmSync,
   symlinkSync,
@@ -10,12 +9,12 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { watchConfigFile } from '../../src/proxy/configWatch.ts';
 
-const directory = mkdtempSync(join(tmpdir(), 'pointsman-config-'));
+const directory = makeOwnedDirectory('config');
 after(() => rmSync(directory, { recursive: true }));
 
 /** Whether `act` on a watched file counts as a change, within a time that inotify needs by far not. */

@@ -1,10 +1,10 @@
 /** The daemon as a user starts it: its own process, in a network namespace, against an API server. */
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { inNamespace, makeNamespace, removeNamespace } from '../support/namespace.ts';
 import { TinyApiServer, type ApiObject } from './support/apiServer.ts';
 
@@ -57,7 +57,7 @@ function slice(serviceName: string, addresses: string[], nodeName = 'n1'): ApiOb
   };
 }
 
-const directory = mkdtempSync(join(tmpdir(), 'pointsman-daemon-'));
+const directory = makeOwnedDirectory('daemon');
 const namespace = makeNamespace();
 let api: TinyApiServer;
 

@@ -1,10 +1,10 @@
 /** The daemon in nftables mode, whose table somebody else changes: event, log line, metrics, repair. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { inNamespace, makeNamespace, removeNamespace } from '../support/namespace.ts';
 import { TinyApiServer } from './support/apiServer.ts';
 
@@ -21,7 +21,7 @@ async function until(what: string, condition: () => boolean): Promise<void> {
 for (const repairs of [true, false]) {
   test(`--repair-drift=${repairs}: a change by nft is told in event, log and metrics`, async () => {
     const namespace = makeNamespace();
-    const folder = mkdtempSync(join(tmpdir(), 'pmt-drift-'));
+    const folder = makeOwnedDirectory('drift');
     const api = new TinyApiServer(namespace);
     api.apply({
       kind: 'Node',

@@ -1,14 +1,14 @@
 /** `render --diff`: what a change means, and the law that two equal renderings have no difference and others have one. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { changesBetween } from '../../src/render/changes.ts';
 import { render } from '../../src/render/render.ts';
 import { labFlags, renderCommand, scenarioManifest, scenarioNames, wantedOfText } from './support.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'pmt-changes-'));
+const folder = makeOwnedDirectory('changes');
 after(() => rmSync(folder, { recursive: true }));
 
 const modes = ['iptables', 'nftables', 'userspace'] as const;

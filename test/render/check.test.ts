@@ -1,14 +1,14 @@
 /** `render --check`: each finding with its place and words, and nothing to say about what is right. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { check } from '../../src/render/check.ts';
 import { printFinding } from '../../src/render/findings.ts';
 import { inputsOfText, labFlags, renderCommand, scenarioManifest, scenarioNames } from './support.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'pmt-check-'));
+const folder = makeOwnedDirectory('check');
 after(() => rmSync(folder, { recursive: true }));
 
 async function findingsOf(text: string, ...argv: string[]): Promise<string[]> {

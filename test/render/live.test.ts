@@ -1,11 +1,11 @@
 /** A live cluster and what `kubectl get -o json` gives of it lead to the same rules. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { loadConnection } from '../../src/cluster/connection.ts';
 import { startApiServer } from '../../src/lab/apiserver/server.ts';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { labNode, renderCommand } from './support.ts';
 
 const service = {
@@ -25,7 +25,7 @@ const slice = {
 
 test('live objects, and the same from a file', async () => {
   const server = await startApiServer();
-  const folder = mkdtempSync(join(tmpdir(), 'pmt-live-'));
+  const folder = makeOwnedDirectory('live');
   try {
     const kubeconfig = join(folder, 'kubeconfig');
     writeFileSync(kubeconfig, server.kubeconfig('token'));

@@ -1,26 +1,18 @@
 /** Renderings as text: golden ones of the scenarios' end states, the command line, and laws. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  readdirSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { stringify } from 'yaml';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { render } from '../../src/render/render.ts';
 import { labFlags, renderCommand, scenarioManifest, wantedOfText } from './support.ts';
 
 const golden = fileURLToPath(new URL('golden', import.meta.url));
-const folder = mkdtempSync(join(tmpdir(), 'pmt-render-'));
+const folder = makeOwnedDirectory('render');
 after(() => rmSync(folder, { recursive: true }));
 
 function file(name: string, text: string): string {

@@ -1,15 +1,15 @@
 /** `pointsman lab run` as a command: its exit codes, its words, its JSON; with another proxy, and with the plain API server. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import type { ScenarioResult } from '../../src/lab/scenario/runner.ts';
 import { buildProgram, dataDirectory } from './support.ts';
 
 const [node = '', program = ''] = buildProgram();
-const directory = mkdtempSync(join(tmpdir(), 'pointsman-test-'));
+const directory = makeOwnedDirectory('test');
 after(() => rmSync(directory, { recursive: true, force: true }));
 
 function lab(...argv: string[]): { status: number | null; stdout: string; stderr: string } {

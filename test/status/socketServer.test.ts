@@ -1,18 +1,18 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { silentLogger, type Logger } from '../../src/log/logger.ts';
 import { SocketServer } from '../../src/proxy/socketServer.ts';
 import { DaemonClient, DaemonUnreachable } from '../../src/status/client.ts';
 import type { Answers } from '../../src/status/daemonStatus.ts';
 import type { StatusDocument } from '../../src/status/documents.ts';
 
-const directory = mkdtempSync(join(tmpdir(), 'pointsman-socket-'));
+const directory = makeOwnedDirectory('socket');
 after(() => rmSync(directory, { recursive: true }));
 let paths = 0;
 const freshPath = (): string => join(directory, `run-${++paths}`, 'pointsman.sock');

@@ -1,16 +1,16 @@
 /** The guest: each engine boots, runs a command over this machine's files, and leaves nothing behind. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { runInVm, type VmEngine } from '../../src/lab/vm/vm.ts';
 
 const checkout = fileURLToPath(new URL('../..', import.meta.url));
-const directory = mkdtempSync(join(tmpdir(), 'pointsman-vm-test-'));
+const directory = makeOwnedDirectory('vm-test');
 after(() => rmSync(directory, { recursive: true, force: true }));
 
 /** Processes of this machine in which a guest runs. */

@@ -1,9 +1,9 @@
 /** Plays scenarios in guests, two at once (each has one CPU), one test a scenario. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { after, test } from 'node:test';
+import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { readScenario } from '../../src/lab/scenario/parse.ts';
 import { resultLines, stepLines } from '../../src/lab/scenario/report.ts';
 import type { ScenarioResult } from '../../src/lab/scenario/runner.ts';
@@ -70,7 +70,7 @@ function complaint(results: string, name: string): string {
 /** One test a file; all guests start when the first test does. */
 export function guestScenarioTests(mode: string, files: readonly string[]): void {
   const program = buildProgram()[1] ?? '';
-  const results = mkdtempSync(join(tmpdir(), 'pointsman-vm-scenarios-'));
+  const results = makeOwnedDirectory('vm-scenarios');
   after(() => rmSync(results, { recursive: true, force: true }));
 
   const own = files.filter((file) => readScenario(file).modes?.includes(mode) ?? true);

@@ -1,7 +1,7 @@
 /** What a lab in the background leaves for the commands that talk to it: a directory with its state, below /run. */
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { startTime } from '../net/namespaces.ts';
+import { startTime } from '../net/startTime.ts';
 
 /** Of the lab that commands mean if they name none. */
 export const defaultLab = 'lab';

@@ -16,6 +16,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { CLONE_NEWNET, setNamespace } from '../../linux/ffi.ts';
+import { startTime } from './startTime.ts';
 
 const stateDirectory = '/run/pointsman-lab';
 const namePattern = /^pml-(\d+)-(\d+)-/;
@@ -34,20 +35,6 @@ function visit<T>(fd: number, work: () => T): T {
   } finally {
     setNamespace(own, CLONE_NEWNET);
     visiting = false;
-  }
-}
-
-/**
- * Field 22 of /proc/PID/stat: a process id together with it is never reused. Undefined if there is no such process, or
- * only what is left of one that nobody has waited for.
- */
-export function startTime(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === 'Z' ? undefined : fields[19];
-  } catch {
-    return undefined; // The process is gone, which is what the caller wants to know.
   }
 }
 

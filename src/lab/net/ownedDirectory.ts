@@ -5,7 +5,7 @@
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { startTime } from './namespaces.ts';
+import { startTime } from './startTime.ts';
 
 const ownerPattern = /^pointsman-[a-z]+(?:-[a-z]+)*-(\d+)-(\d+)-\w+$/;
 

@@ -1,8 +1,8 @@
 /** A throw-away certificate authority, made with openssl at test time. */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { makeOwnedDirectory } from '../../../src/lab/net/ownedDirectory.ts';
 
 export interface KeyPair {
   readonly cert: string;
@@ -10,7 +10,7 @@ export interface KeyPair {
 }
 
 export class TestAuthority {
-  readonly folder = mkdtempSync(join(tmpdir(), 'authority-'));
+  readonly folder = makeOwnedDirectory('authority');
   readonly ca: string;
 
   constructor() {

@@ -1,10 +1,10 @@
 /** Kernel settings and time-outs of the mode, on a file tree and an IPVS of the test's own; runs on any kernel. */
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
 import { applySysctls, applyTimeouts, restoreHint } from '../../../src/dataplane/ipvs/checks.ts';
+import { makeOwnedDirectory } from '../../../src/lab/net/ownedDirectory.ts';
 import type { Ipvs } from '../../../src/linux/netlink/ipvs/ipvs.ts';
 import type { Timeouts } from '../../../src/linux/netlink/ipvs/objects.ts';
 import { silentLogger, type Logger } from '../../../src/log/logger.ts';
@@ -22,7 +22,7 @@ const names = [
 describe('sysctls', () => {
   /** Values after a start, of settings that were all 9 before. */
   function after(family: 'IPv4' | 'IPv6', strictARP: boolean, kernel: string, log = silentLogger): string {
-    const root = mkdtempSync(join(tmpdir(), 'pointsman-sysctl-'));
+    const root = makeOwnedDirectory('sysctl');
     try {
       for (const name of names) {
         const file = join(root, 'proc/sys', name);

@@ -4,11 +4,11 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { IpvsDataplane } from '../../../src/dataplane/ipvs/ipvsDataplane.ts';
+import { makeOwnedDirectory } from '../../../src/lab/net/ownedDirectory.ts';
 import { Ipset } from '../../../src/linux/netlink/ipset/ipset.ts';
 import { printAdd, printDefinition } from '../../../src/linux/netlink/ipset/objects.ts';
 import { NetlinkIpvs } from '../../../src/linux/netlink/ipvs/ipvs.ts';
@@ -92,7 +92,7 @@ const addresses = [
 ];
 
 describe('IPVS mode and the real tools', { skip: whyNoIpvs(), timeout: 240_000 }, () => {
-  const directory = mkdtempSync(join(tmpdir(), 'pointsman-tools-'));
+  const directory = makeOwnedDirectory('tools');
   const spaces: string[] = [];
   before(() => bash('', addresses.map((line) => `ip ${line}`).join('\n')));
   after(() => {

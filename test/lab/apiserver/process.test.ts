@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { readFileSync, rmSync, statSync } from 'node:fs';
 import { request } from 'node:https';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { makeOwnedDirectory } from '../../../src/lab/net/ownedDirectory.ts';
 
-const directory = mkdtempSync(join(tmpdir(), 'pointsman-apiserver-'));
+const directory = makeOwnedDirectory('apiserver');
 let child: ChildProcess;
 let url = '';
 let exited: Promise<number | null>;

@@ -1,9 +1,9 @@
 /** A running API server for tests, a plain HTTP client for it, and a real kubectl. */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ApiServer } from '../../../src/lab/apiserver/server.ts';
+import { makeOwnedDirectory } from '../../../src/lab/net/ownedDirectory.ts';
 
 // The shape of what comes back is what the tests are about: they look at it field by field.
 // eslint-disable-next-line typescript/no-explicit-any
@@ -108,7 +108,7 @@ export async function findKubectl(which: 'new' | 'old'): Promise<string> {
 }
 
 export function makeKubectl(program: string, kubeconfig: string): Kubectl {
-  const home = mkdtempSync(join(tmpdir(), 'pointsman-kubectl-'));
+  const home = makeOwnedDirectory('kubectl');
   writeFileSync(join(home, 'config'), kubeconfig, { mode: 0o600 });
   const env = { PATH: process.env['PATH'], HOME: home, KUBECONFIG: join(home, 'config') };
   return {
