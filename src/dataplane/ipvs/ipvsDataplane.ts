@@ -272,7 +272,7 @@ export class IpvsDataplane implements Dataplane {
         const rule = await foreignReference(kernel.iptables, error.set);
         if (rule !== undefined)
           throw new Error(
-            `set ${error.set} is of another type than IPVS mode needs, and a rule that is not the proxy's refers to it: remove that rule ("${rule}"), then the set is replaced`,
+            `set ${error.set} is of another type or has other options than IPVS mode needs, and a rule that is not the proxy's refers to it: remove that rule ("${rule}"), then the set is replaced`,
             { cause: error },
           );
         this.#log.warn('Emptying our iptables chains to replace a set that is in the way', {

@@ -1,8 +1,14 @@
 /** The sets of one family in the kernel, by their IPv4 names, with entries as text. */
 import type { Family } from '../../api/objects.ts';
 import { EPERM, isRefusal } from '../../linux/netlink/errors.ts';
-import { Ipset, isSetInUse } from '../../linux/netlink/ipset/ipset.ts';
-import { parseEntry, printEntry, type SetEntry } from '../../linux/netlink/ipset/objects.ts';
+import { Ipset, isSetInUse, sameKind } from '../../linux/netlink/ipset/ipset.ts';
+import {
+  parseEntry,
+  printEntry,
+  type ListedSet,
+  type SetDefinition,
+  type SetEntry,
+} from '../../linux/netlink/ipset/objects.ts';
 import { modulePackages } from './checks.ts';
 import { maxElements, setDefinition, setIds, setName, setTypeOf, type SetId } from './names.ts';
 
@@ -12,7 +18,7 @@ export class SetInTheWay extends Error {
   readonly set: string;
 
   constructor(set: string, options?: ErrorOptions) {
-    super(`set ${set} is of another type than wanted, and rules refer to it`, options);
+    super(`set ${set} is of another type or has other options than wanted, and rules refer to it`, options);
     this.set = set;
   }
 }
@@ -44,12 +50,15 @@ export class Sets {
     }
   }
 
-  /** Makes the set if it is missing; one of another type is removed first. Throws SetInTheWay if rules use that. */
+  /**
+   * Makes the set if it is missing; one of another type, or one that alters its entries, is removed first. Throws
+   * SetInTheWay if rules use that.
+   */
   ensure(id: SetId): void {
     const definition = setDefinition(id, this.#family);
     const { name } = definition;
     const there = this.#ipset.header(name);
-    if (there !== undefined && !fits(there.definition, definition)) this.#clear(name);
+    if (there !== undefined && !fits(there, definition)) this.#clear(name);
     try {
       this.#ipset.create(definition);
     } catch (error) {
@@ -58,7 +67,7 @@ export class Sets {
       this.#clear(name);
       this.#ipset.create(definition);
     }
-    const now = there ?? this.#ipset.header(name);
+    const now = this.#ipset.header(name);
     if (now !== undefined && now.definition.type !== 'bitmap:port')
       this.#room.set(id, now.definition.maxElements);
   }
@@ -126,8 +135,8 @@ export class Sets {
   }
 }
 
-function fits(there: { readonly type: string; readonly family?: Family }, wanted: typeof there): boolean {
-  return there.type === wanted.type && there.family === wanted.family;
+function fits({ definition, altersEntries }: ListedSet, wanted: SetDefinition): boolean {
+  return !altersEntries && sameKind(definition, wanted);
 }
 
 function entriesOf(id: SetId, texts: Iterable<string>): SetEntry[] {

@@ -53,6 +53,16 @@ describe('sets of IPVS mode', () => {
     tool('iptables', '-F', 'INPUT');
     sets.ensure('KUBE-LOOP-BACK');
     assert.deepEqual(sets.read('KUBE-LOOP-BACK'), new Set());
+    // Of the right type, but entries would end or be cut by themselves; and a range that is too small.
+    tool('ipset', 'destroy', 'KUBE-CLUSTER-IP');
+    tool('ipset', 'create', 'KUBE-CLUSTER-IP', 'hash:ip,port', 'timeout', '60');
+    tool('ipset', 'destroy', 'KUBE-IPVS-IPS');
+    tool('ipset', 'create', 'KUBE-IPVS-IPS', 'hash:ip', 'netmask', '24');
+    tool('ipset', 'destroy', 'KUBE-NODE-PORT-TCP');
+    tool('ipset', 'create', 'KUBE-NODE-PORT-TCP', 'bitmap:port', 'range', '0-100');
+    for (const id of ['KUBE-CLUSTER-IP', 'KUBE-IPVS-IPS', 'KUBE-NODE-PORT-TCP'] as const) sets.ensure(id);
+    assert.doesNotMatch(tool('ipset', 'save'), /timeout|netmask|range 0-100$/m);
+    sets.add('KUBE-NODE-PORT-TCP', ['30080'], () => [], 0);
     assert.ok(sets.destroyAll().includes('KUBE-LOOP-BACK'));
     assert.equal(sets.read('KUBE-LOOP-BACK'), undefined);
     assert.equal(tool('ipset', 'list', '-n'), '');

@@ -37,6 +37,8 @@ const IPSET_ATTR_PORT_TO = 5;
 const IPSET_ATTR_PROTO = 7;
 const IPSET_ATTR_HASHSIZE = 18;
 const IPSET_ATTR_MAXELEM = 19;
+const IPSET_ATTR_TIMEOUT = 6;
+const IPSET_ATTR_NETMASK = 20;
 const IPSET_ATTR_ELEMENTS = 24;
 const IPSET_ATTR_REFERENCES = 25;
 const IPSET_ATTR_IP2 = 20;
@@ -129,6 +131,7 @@ function readListed(
   let maxElements = 0;
   let references = 0;
   let elements: number | undefined;
+  let altersEntries = false;
   while (data.next()) {
     if (data.type === IPSET_ATTR_PORT) firstPort = data.u16();
     else if (data.type === IPSET_ATTR_PORT_TO) lastPort = data.u16();
@@ -136,9 +139,10 @@ function readListed(
     else if (data.type === IPSET_ATTR_MAXELEM) maxElements = data.u32();
     else if (data.type === IPSET_ATTR_REFERENCES) references = data.u32();
     else if (data.type === IPSET_ATTR_ELEMENTS) elements = data.u32();
+    else if (data.type === IPSET_ATTR_TIMEOUT || data.type === IPSET_ATTR_NETMASK) altersEntries = true;
   }
   if (type === 'bitmap:port')
-    return { definition: { name, type, firstPort, lastPort }, references, elements };
+    return { definition: { name, type, firstPort, lastPort }, references, elements, altersEntries };
   if (
     type !== 'hash:ip' &&
     type !== 'hash:ip,port' &&
@@ -153,7 +157,7 @@ function readListed(
     hashSize,
     maxElements,
   };
-  return { definition, references, elements };
+  return { definition, references, elements, altersEntries };
 }
 
 /** Reads one entry (the attributes in its IPSET_ATTR_DATA); undefined for a protocol this program does not know. */

@@ -263,7 +263,8 @@ export class Ipset {
   }
 }
 
-function sameKind(there: SetDefinition, wanted: SetDefinition): boolean {
+/** Of one type and family, or with room for all ports wanted. */
+export function sameKind(there: SetDefinition, wanted: SetDefinition): boolean {
   if (there.type === 'bitmap:port')
     return (
       wanted.type === 'bitmap:port' &&

@@ -40,6 +40,8 @@ export interface ListedSet {
   readonly references: number;
   /** How many entries it has, where the kernel says (4.10 and later). */
   readonly elements: number | undefined;
+  /** Entries end by themselves (option timeout) or are cut to a prefix (netmask). */
+  readonly altersEntries: boolean;
 }
 
 /** IPSET_MAXNAMELEN counts the terminating zero. */
