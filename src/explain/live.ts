@@ -6,7 +6,7 @@ import { layOver, wayOf, type LaidPacket } from './live/layOver.ts';
 import { findPodNamespace } from './live/podNamespace.ts';
 import type { ProbeFrom } from './live/probe.ts';
 import { watchOthers } from './live/watch.ts';
-import { startsHere } from './packet.ts';
+import { formatPlace, startsHere } from './packet.ts';
 import { readFlowsTo } from './sources/kernel.ts';
 
 export interface ObservedEnd {
@@ -134,8 +134,12 @@ function judgeEnds(
   caseOf: (source: string) => Case,
 ): ObservedEnd[] {
   const ends = new Map<string, { connections: number; predicted: number | undefined }>();
+  const shares = new Map<Case, Map<string, number>>();
   for (const { end, source } of connections) {
-    const predicted = predictedShares(how, caseOf(source)).get(end.replace(/ \(.*\)$/, ''));
+    const made = caseOf(source);
+    const share = shares.get(made) ?? predictedShares(how, made);
+    shares.set(made, share);
+    const predicted = share.get(end.replace(/ \(.*\)$/, ''));
     // One client's prediction need not be the other's.
     const key = `${end} ${predicted ?? ''}`;
     const found = ends.get(key);
@@ -150,8 +154,15 @@ function judgeEnds(
 /** How likely each end is, over all that is possible. */
 function predictedShares(how: Observation['how'], { prediction }: Case): Map<string, number> {
   const shares = new Map<string, number>();
+  // Where rules lead to a program that dials on, as in userspace mode, connection tracking has that.
+  for (const { flow, verdict } of prediction.ends) {
+    if (verdict !== 'accept' || flow.dnat === undefined) continue;
+    const place = formatPlace(flow.destination, flow.destinationPort);
+    shares.set(place, Math.min(1, (shares.get(place) ?? 0) + flow.probability));
+  }
+  const told = new Map<string, number>();
   const atLeast = (end: string, share: number): void =>
-    void shares.set(end, Math.max(shares.get(end) ?? 0, share));
+    void told.set(end, Math.max(told.get(end) ?? 0, share));
   for (const { outcomes } of prediction.possibilities) {
     for (const { kind, destination, probability } of outcomes) {
       if (kind === 'endpoint') atLeast(destination, probability);
@@ -165,11 +176,12 @@ function predictedShares(how: Observation['how'], { prediction }: Case): Map<str
       }
     }
   }
+  for (const [end, share] of told) shares.set(end, share);
   return shares;
 }
 
 function waysOf(
-  { traces }: Happened,
+  { traces, untold }: Happened,
   known: ReadonlyMap<string, KnownFlow>,
   caseOf: (source: string) => Case,
 ): ObservedWay[] {
@@ -179,6 +191,7 @@ function waysOf(
     const laid = layOver(trace, prediction.ends, {
       sameText: rules.kind === 'kernel',
       known: known.has(flowKey(trace.first)),
+      untold,
     });
     const key = wayOf(laid);
     const found = ways.get(key);

@@ -258,3 +258,37 @@ for (const program of ['nft', 'iptables-legacy'] as const) {
     assert.equal(live.inNode(logger), before);
   });
 }
+
+test('where another program has the log of legacy iptables, connection tracking answers, and it is said', async (context) => {
+  const live = await LiveNode.make(context, 'iptables-legacy');
+  const door = join(import.meta.dirname, '../../src/linux/netlink/nflog.ts');
+  const other = live.start(live.node, [
+    'node',
+    '--import',
+    'tsx',
+    '--input-type=module',
+    '-e',
+    `const { watchLog } = await import(${JSON.stringify(door)}); watchLog(0, () => {}, () => {}); console.log('listens');`,
+  ]);
+  await once(other.stdout!, 'data');
+  const { live: seen, status } = await live.explain([
+    '--from',
+    'node',
+    '--to',
+    '10.96.0.20:80',
+    '--count',
+    '3',
+  ]);
+  assert.equal(status, 0, JSON.stringify(seen));
+  assert.equal(seen.from, 'this machine');
+  assert.equal(seen.agrees, true);
+  assert.equal(seen.remarks.length, 1);
+  assert.match(
+    seen.remarks[0]!,
+    /^Rules of legacy iptables are not in the trace: .*another program listens to log group 0.* taken from connection tracking\.$/,
+  );
+  for (const way of seen.ways) {
+    assert.equal(way.agrees, undefined);
+    assert.match(way.destination, endpoints.IPv4);
+  }
+});

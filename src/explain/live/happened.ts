@@ -2,7 +2,7 @@
 import type { Case, KnownFlow } from '../case.ts';
 import { formatPlace } from '../packet.ts';
 import { somebodyOutside } from '../subject.ts';
-import type { KernelTrace } from './kernelTrace.ts';
+import type { Recording } from './recorder.ts';
 
 /** Connections whose first packet is traced; all are counted. */
 export const tracedMost = 32;
@@ -19,10 +19,8 @@ export interface SeenConnection {
   readonly source: string;
 }
 
-export interface Happened {
+export interface Happened extends Recording {
   readonly connections: readonly SeenConnection[];
-  readonly traces: readonly KernelTrace[];
-  readonly remarks: readonly string[];
 }
 
 /** The question names no client in particular. */

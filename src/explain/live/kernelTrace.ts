@@ -112,7 +112,7 @@ export class TraceCollector {
       first,
       inInterface,
       passed,
-      visits: withLog ? sortVisits(visits, inInterface === 0) : visits,
+      visits: withLog ? sortVisits(visits, hookOrder({ inInterface })) : visits,
     }));
   }
 
@@ -238,10 +238,14 @@ export function senderOf({ protocol, source, sourcePort }: PacketHeader): string
   return `${protocol} ${source} ${sourcePort}`;
 }
 
-/** In the kernel's order, where two sources told of the visits. */
-function sortVisits(visits: readonly Visit[], fromHere: boolean): Visit[] {
-  const order: readonly HookName[] = fromHere
+/** The order in which a packet comes by the hooks: what this machine sends to itself comes in again. */
+export function hookOrder({ inInterface }: Pick<KernelTrace, 'inInterface'>): readonly HookName[] {
+  return inInterface === 0
     ? ['output', 'postrouting', 'prerouting', 'input', 'forward']
     : ['prerouting', 'input', 'forward', 'output', 'postrouting'];
+}
+
+/** In the kernel's order, where two sources told of the visits. */
+function sortVisits(visits: readonly Visit[], order: readonly HookName[]): Visit[] {
   return visits.toSorted((a, b) => order.indexOf(a.hook) - order.indexOf(b.hook) || a.priority - b.priority);
 }

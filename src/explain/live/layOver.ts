@@ -6,7 +6,7 @@ import { ipvsBase } from '../ipvs/evaluate.ts';
 import type { End } from '../outcome.ts';
 import { formatPlace } from '../packet.ts';
 import { processBase } from '../userspace/relay.ts';
-import type { KernelStep, KernelTrace, Visit } from './kernelTrace.ts';
+import { hookOrder, type KernelStep, type KernelTrace, type Visit } from './kernelTrace.ts';
 
 /**
  * `predicted`: as predicted; `differs`: not so; `neutral`: it matched and decides nothing, so that predictions leave it
@@ -45,7 +45,7 @@ export interface LaidPacket {
   readonly ended: string;
   /** `ip:port` that it went to last. */
   readonly destination: string;
-  /** Undefined: nothing was predicted, or its connection was known before. */
+  /** Undefined: nothing was predicted, its connection was known before, or not all chains could be seen. */
   readonly agrees: boolean | undefined;
 }
 
@@ -54,6 +54,8 @@ export interface LayOverOptions {
   readonly sameText: boolean;
   /** Connection tracking knew the connection already: chains of type nat are not asked. */
   readonly known: boolean;
+  /** Base chains that the kernel did not tell of, as predictions name them. */
+  readonly untold: readonly string[];
 }
 
 interface Expected {
@@ -82,8 +84,18 @@ export function layOver(trace: KernelTrace, ends: readonly End[], options: LayOv
     client: formatPlace(trace.first.source, trace.first.sourcePort),
     hooks: best.hooks.map((hook) => ({ ...hook, steps: withoutDetours(hook.steps) })),
     ...final,
-    agrees: ends.length === 0 || options.known ? undefined : best.differences === 0,
+    agrees: agreement(best, ends, options),
   };
+}
+
+function agreement(
+  { differences }: Comparison,
+  ends: readonly End[],
+  { known, untold }: LayOverOptions,
+): boolean | undefined {
+  if (ends.length === 0 || known) return undefined;
+  if (differences > 0) return false;
+  return untold.length > 0 ? undefined : true;
 }
 
 /** As in predictions: a jump into a chain in which nothing happened says nothing. */
@@ -112,18 +124,16 @@ export function describePacket({ source, sourcePort, destination, destinationPor
 }
 
 /** Where the kernel let go of the packet. */
-export function traceEnd({
-  first,
-  visits,
-  passed,
-}: KernelTrace): Pick<LaidPacket, 'end' | 'ended' | 'destination'> {
+export function traceEnd(trace: KernelTrace): Pick<LaidPacket, 'end' | 'ended' | 'destination'> {
+  const { first, visits, passed } = trace;
+  const order = hookOrder(trace);
   const lastVisit = visits.at(-1);
   const lastPassed = passed.at(-1);
-  // The one that came later: chains behind all others tell only of packets that were let through.
-  const packet =
-    lastPassed !== undefined && (lastVisit === undefined || lastPassed.hook === lastVisit.hook)
-      ? lastPassed.packet
-      : (lastVisit?.packet ?? first);
+  // Chains behind all others tell only of packets that were let through.
+  const isThrough =
+    lastPassed !== undefined &&
+    (lastVisit === undefined || order.indexOf(lastVisit.hook) <= order.indexOf(lastPassed.hook));
+  const packet = isThrough ? lastPassed.packet : (lastVisit?.packet ?? first);
   const destination = formatPlace(packet.destination, packet.destinationPort);
   const stopped = visits.find(({ steps }) => isStop(steps.at(-1)));
   const step = stopped?.steps.at(-1);
@@ -134,14 +144,14 @@ export function traceEnd({
     const ended = step.verdict === 'queue' ? `handed to a program by ${by}` : `${end} by ${by}`;
     return { end, ended, destination };
   }
-  const hook = lastPassed?.hook;
+  const hook = isThrough ? lastPassed.hook : undefined;
   if (hook === 'input')
     return {
       end: 'here',
       ended: `handed to this machine's own programs as ${describePacket(packet)}`,
       destination,
     };
-  if (hook === 'postrouting' && lastVisit?.hook !== 'prerouting')
+  if (hook === 'postrouting')
     return { end: 'left', ended: `sent on as ${describePacket(packet)}`, destination };
   const behind = (hook ?? lastVisit?.hook ?? 'prerouting').toUpperCase();
   return {
@@ -201,7 +211,7 @@ function compare(
   // Where the packet was stopped, only what should have come before is missing.
   const stopped = end === 'dropped' || end === 'rejected';
   for (const group of expected) {
-    if (done.has(group)) continue;
+    if (done.has(group) || options.untold.includes(group.base)) continue;
     const isNat = /(^|[ -])nat([ -]|$)/.test(group.base);
     if (options.known && isNat) {
       at(group.hook, '').push({

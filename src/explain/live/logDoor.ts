@@ -5,6 +5,7 @@
 import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import type { Family } from '../../api/objects.ts';
+import { EPERM, isRefusal } from '../../linux/netlink/errors.ts';
 import { watchLog, type LoggedPacket } from '../../linux/netlink/nflog.ts';
 
 const netlinkLogger = 'nfnetlink_log';
@@ -35,7 +36,13 @@ export async function openLogDoor(
   onPacket: (logged: LoggedPacket) => void,
   onLost: (reason: string) => void,
 ): Promise<() => Promise<void>> {
-  const stop = watchLog(traceGroup, onPacket, onLost);
+  let stop: () => void;
+  try {
+    stop = watchLog(traceGroup, onPacket, onLost);
+  } catch (error) {
+    if (!isRefusal(error, EPERM)) throw error;
+    throw new Error(`another program listens to log group ${traceGroup}`, { cause: error });
+  }
   try {
     const putBack = await takeLogger(loggerFile(family));
     return async () => {

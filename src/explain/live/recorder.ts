@@ -22,6 +22,7 @@ export async function recordWhile(
     const reason = error instanceof Error ? error.message : String(error);
     return {
       traces: [],
+      untold: [],
       remarks: [
         `The kernel did not trace the packets (${reason}): where they went is taken from connection tracking.`,
       ],
@@ -41,6 +42,8 @@ const settling = 60;
 
 export interface Recording {
   readonly traces: readonly KernelTrace[];
+  /** Base chains that the traces cannot tell of, as predictions name them: `nat PREROUTING`. */
+  readonly untold: readonly string[];
   /** What could not be seen, in words. */
   readonly remarks: readonly string[];
 }
@@ -50,6 +53,7 @@ export class Recorder {
   readonly #collector: TraceCollector;
   readonly #generation: number;
   readonly #remarks: string[];
+  readonly #untold: readonly string[];
   readonly #stops: (() => void | Promise<void>)[];
 
   private constructor(
@@ -57,12 +61,14 @@ export class Recorder {
     collector: TraceCollector,
     generation: number,
     remarks: string[],
+    untold: readonly string[],
     stops: (() => void | Promise<void>)[],
   ) {
     this.#nft = nft;
     this.#collector = collector;
     this.#generation = generation;
     this.#remarks = remarks;
+    this.#untold = untold;
     this.#stops = stops;
   }
 
@@ -71,6 +77,7 @@ export class Recorder {
     const { family } = marked.packet;
     const book = await readRuleBook(family);
     const remarks: string[] = [];
+    let untold: string[] = [];
     const stops: (() => void | Promise<void>)[] = [];
     // The table is tied to this socket: closing it, or the end of the process, removes the table.
     const nft = new NftSocket();
@@ -85,13 +92,16 @@ export class Recorder {
         try {
           stops.push(await openLogDoor(family, (logged) => collector.log(logged), onLost));
         } catch (error) {
+          untold = book.legacy.flatMap(({ table, chains }) =>
+            [...chains.keys()].map((chain) => `${table} ${chain}`),
+          );
           remarks.push(
             `Rules of legacy iptables are not in the trace: the kernel tells of them in its log only, which could not be read here (${(error as Error).message}). Where they send a connection is taken from connection tracking.`,
           );
         }
       }
       nft.commit(markingBatch(own, marked));
-      return new Recorder(nft, collector, nft.generation().id, remarks, stops);
+      return new Recorder(nft, collector, nft.generation().id, remarks, untold, stops);
     } catch (error) {
       nft.close();
       for (const stop of stops) await stop();
@@ -112,6 +122,6 @@ export class Recorder {
     }
     this.#nft.close();
     for (const stop of this.#stops) await stop();
-    return { traces: this.#collector.finish(), remarks: this.#remarks };
+    return { traces: this.#collector.finish(), untold: this.#untold, remarks: this.#remarks };
   }
 }

@@ -46,7 +46,7 @@ export function readLogged(message: Message): LoggedPacket | undefined {
 /**
  * Hands over what is logged to the group, at once and in order, from the event loop.
  * @returns the function that ends it
- * @throws NetlinkError EBUSY if another program listens to the group
+ * @throws NetlinkError EPERM if another program listens to the group
  */
 export function watchLog(
   group: number,

@@ -88,6 +88,18 @@ function contextOf(contents: TableContents): PrintContext {
   };
 }
 
+/** Bits of a table's flags, as nft names them. */
+const tableFlags = ['dormant', 'owner', 'persist'] as const;
+
+/** The lines between a table's braces, without its sets and chains. */
+function tableLines({ comment, flags = 0 }: Table): string[] {
+  const names = tableFlags.filter((_, bit) => (flags & (1 << bit)) !== 0);
+  return [
+    ...(comment === undefined ? [] : [`comment ${quote(comment)}`]),
+    ...(names.length === 0 ? [] : [`flags ${names.join(',')}`]),
+  ];
+}
+
 /** The table as `nft list table` prints it. */
 export function printTable(contents: TableContents): string {
   const context = contextOf(contents);
@@ -112,8 +124,8 @@ export function printTable(contents: TableContents): string {
     for (const rule of rulesByChain.get(chain.name) ?? []) lines.push(`\t\t${printRule(rule, context)}\n`);
     blocks.push(`\tchain ${chain.name} {\n${lines.join('')}\t}\n`);
   }
-  const comment = contents.table.comment === undefined ? '' : `\tcomment ${quote(contents.table.comment)}\n`;
-  return `table ${nameOf(contents.table)} {\n${comment}${blocks.join('\n')}}\n`;
+  const lines = tableLines(contents.table).map((line) => `\t${line}\n`);
+  return `table ${nameOf(contents.table)} {\n${lines.join('')}${blocks.join('\n')}}\n`;
 }
 
 /** One line of an nft script. `most` limits the elements shown (for messages; the rest is counted). */
@@ -126,8 +138,8 @@ export function printOperation(operation: Operation, most = Infinity): string {
     case 'table': {
       if (verb === 'flush' || verb === 'delete' || verb === 'destroy')
         return `${verb} table ${nameOf(object)}`;
-      const comment = object.comment === undefined ? '' : ` { comment ${quote(object.comment)} ; }`;
-      return `${verb} table ${nameOf(object)}${comment}`;
+      const lines = tableLines(object);
+      return `${verb} table ${nameOf(object)}${lines.length === 0 ? '' : ` { ${lines.join(' ; ')} ; }`}`;
     }
     case 'chain': {
       const name = `${verb} chain ${nameOf(object.table)} ${object.name}`;

@@ -17,7 +17,7 @@ const traceGroups = 1 << 8;
 export interface TraceEvent {
   readonly table: TableName;
   readonly chain: string;
-  /** `rule`: it matched; `return`: it matched and sends back to the caller; `policy`: the end of a base chain. */
+  /** `rule`: it matched; `return`: the end of a chain; `policy`: that of a base chain. */
   readonly type: 'rule' | 'return' | 'policy';
   /** The same for all events of one packet; used again for later ones. */
   readonly id: number;
