@@ -99,6 +99,8 @@ export type DataplaneReport =
       readonly kind: 'userspaceRefused';
       readonly reason: 'socket_limit' | 'no_endpoint_answers' | 'not_allowed';
     }
+  /** Node ports of the family that answer on localhost through this process, and those that it cannot listen on. */
+  | { readonly kind: 'localhostNodePorts'; readonly listening: number; readonly unavailable: number }
   /** Somebody else removed or changed rules of ours. */
   | ({ readonly kind: 'changedByOthers' } & ChangeByOthers)
   /** Rules that somebody else removed or changed were put back. */

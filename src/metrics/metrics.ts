@@ -63,6 +63,7 @@ export class Metrics {
   private readonly syncFailures: Counter<'ip_family'>;
   private readonly repairs: Counter<'ip_family'>;
   private readonly foreignChanges: Counter<'ip_family' | 'object'>;
+  private readonly localhostNodePorts: Gauge<'state' | 'ip_family'> | undefined;
   private readonly openSockets: Gauge | undefined;
   private readonly socketLimit: Gauge | undefined;
   private readonly refused: Counter<'reason' | 'ip_family'> | undefined;
@@ -173,6 +174,14 @@ export class Metrics {
         'Cumulative failures to remove stale nftables objects',
         ['ip_family'],
       );
+    }
+    if (mode === 'nftables') {
+      this.localhostNodePorts = new Gauge({
+        name: 'pointsman_localhost_node_ports',
+        help: 'Node ports that answer on localhost (listening), and that another program keeps from it (unavailable).',
+        labelNames: ['state', 'ip_family'],
+        registers: this.registers,
+      });
     }
     if (mode === 'userspace') {
       this.openSockets = new Gauge({
@@ -307,6 +316,10 @@ export class Metrics {
         return;
       case 'userspaceRefused':
         this.refused?.inc({ reason: report.reason, ip_family });
+        return;
+      case 'localhostNodePorts':
+        this.localhostNodePorts?.set({ state: 'listening', ip_family }, report.listening);
+        this.localhostNodePorts?.set({ state: 'unavailable', ip_family }, report.unavailable);
         return;
       case 'changedByOthers':
         this.foreignChanges.inc({ ip_family, object: report.object });

@@ -36,10 +36,14 @@ export class LocalhostNodePorts {
   readonly #host: string;
   readonly #context: ProxyContext;
   readonly #served = new Map<ServicePortId, Served>();
+  /** How many of them have a listener. */
+  #listening = 0;
+  readonly #report: (report: DataplaneReport) => void;
 
   constructor(options: LocalhostNodePortsOptions) {
     const { family, log, sockets, report, udpIdleTimeout } = options;
     this.#log = log;
+    this.#report = report;
     this.#host = options.host ?? (family === 'IPv4' ? '127.0.0.1' : '::1');
     this.#context = {
       family,
@@ -57,11 +61,11 @@ export class LocalhostNodePorts {
     for (const { id, after } of changes) {
       const served = this.#served.get(id);
       if (served === undefined || served.port === wantedPort(after)) continue;
-      served.listener?.close(false);
-      if (served.listener !== undefined) this.#context.sockets.give(1);
+      if (served.listener !== undefined) this.#end(served.listener, false);
       this.#served.delete(id);
     }
     for (const { id, after } of changes) if (after !== undefined) await this.#serve(id, after);
+    if (changes.length > 0) this.#tell();
   }
 
   /** Brings what is served to a whole table. */
@@ -75,12 +79,19 @@ export class LocalhostNodePorts {
 
   /** Ends everything, connections too. */
   close(): void {
-    for (const { listener } of this.#served.values()) {
-      if (listener === undefined) continue;
-      listener.close(true);
-      this.#context.sockets.give(1);
-    }
+    for (const { listener } of this.#served.values()) if (listener !== undefined) this.#end(listener, true);
     this.#served.clear();
+  }
+
+  #end(listener: Listener, connections: boolean): void {
+    listener.close(connections);
+    this.#context.sockets.give(1);
+    this.#listening--;
+  }
+
+  #tell(): void {
+    const listening = this.#listening;
+    this.#report({ kind: 'localhostNodePorts', listening, unavailable: this.#served.size - listening });
   }
 
   async #serve(id: ServicePortId, route: Route): Promise<void> {
@@ -94,7 +105,9 @@ export class LocalhostNodePorts {
     if (port === 0) return;
     const balancer = served?.balancer ?? new Balancer();
     balancer.set(route);
-    this.#served.set(id, { balancer, listener: await this.#listen(route, port, balancer), port });
+    const listener = await this.#listen(route, port, balancer);
+    if (listener !== undefined) this.#listening++;
+    this.#served.set(id, { balancer, listener, port });
   }
 
   async #listen(route: Route, port: number, balancer: Balancer): Promise<Listener | undefined> {
@@ -119,6 +132,8 @@ export class LocalhostNodePorts {
         address: this.#host,
         port,
         err,
+        remedy:
+          'end the program that has the port (ss -lntup shows it), or give the Service another node port',
       });
       return undefined;
     }

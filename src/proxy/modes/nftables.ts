@@ -3,6 +3,7 @@ import { NftablesDataplane } from '../../dataplane/nftables/nftablesDataplane.ts
 import { canUseNftables, probe } from '../../dataplane/nftables/probe.ts';
 import { LocalhostNodePorts } from '../../dataplane/userspace/localhostNodePorts.ts';
 import { NftSocket } from '../../linux/netlink/nftables/socket.ts';
+import { matchesAll, matchingAddresses } from '../../services/nodePortAddresses.ts';
 import type { ModeSupport } from '../dataplanes.ts';
 import { withLocalhostNodePorts } from '../localhostNodePorts.ts';
 import { processSockets } from '../socketBudget.ts';
@@ -29,10 +30,26 @@ export const nftablesMode: ModeSupport = {
       { ...options, serviceCounters },
       { events, report, log, repairDrift: config.extras.repairDrift },
     );
-    if (!nftablesLocalhostNodePorts) return Promise.resolve(dataplane);
     const { family } = options;
+    const host = family === 'IPv4' ? '127.0.0.1' : '::1';
+    if (!nftablesLocalhostNodePorts) return Promise.resolve(dataplane);
+    if (!answersOn(host, config.nodePortAddresses, options.nodePortAddresses)) {
+      log.warn(
+        `Node ports do not answer on localhost although --nftables-localhost-nodeports is set: nodePortAddresses has addresses of the family, and ${host} is not among them; add ${host}/${family === 'IPv4' ? 32 : 128}`,
+      );
+      return Promise.resolve(dataplane);
+    }
     const sockets = processSockets(log);
     const nodePorts = new LocalhostNodePorts({ family, sockets, report, udpIdleTimeout, log });
     return Promise.resolve(withLocalhostNodePorts(dataplane, nodePorts));
   },
 };
+
+/**
+ * Node ports answer there: `setting`, as configured, does not restrict the family to other addresses. Unset and
+ * `primary` say nothing about localhost, for which there is a switch of its own.
+ */
+function answersOn(host: string, setting: readonly string[], cidrs: readonly string[]): boolean {
+  if (setting.length === 0 || (setting.length === 1 && setting[0] === 'primary')) return true;
+  return matchesAll(cidrs) || matchingAddresses(cidrs, [host]).length > 0;
+}

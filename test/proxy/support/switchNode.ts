@@ -222,7 +222,7 @@ export class SwitchNode {
     for (const ip of ['10.244.1.9', 'fd00:10:244:1::9']) {
       const socket = this.#udp(pod, ip, 8053);
       socket.on('message', (text, peer) =>
-        socket.send(`hello ${peer.address} ${text}`, peer.port, peer.address),
+        socket.send(`hello ${peer.address} ${text.toString()}`, peer.port, peer.address),
       );
     }
     this.api = new TinyApiServer(node);
