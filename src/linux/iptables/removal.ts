@@ -20,7 +20,8 @@ export function identity(jump: JumpRule): string {
  * Removes those of the jumps that are there, and the chains that `goes` says.
  * @returns whether there was anything to remove
  * @throws IptablesError if the table cannot be read or written; Error, after the rest is removed, if rules of others
- *   lead into chains that should go: these stay, with all they lead to
+ *   lead into chains that should go: these stay, with all they lead to. Chains that begin with KUBE- are no error: they
+ *   are another mode's, whose own clean-up takes what they need with them.
  */
 export async function removeChains(
   iptables: Iptables,
@@ -63,7 +64,7 @@ export async function removeChains(
     for (const chain of going) text += `-X ${chain}\n`;
     await iptables.restore(`${text}COMMIT\n`, table);
   }
-  const [first] = held;
+  const first = [...held].find(([, rule]) => !rule.startsWith('-A KUBE-'));
   if (first !== undefined)
     throw new Error(
       `chain ${first[0]} of table ${table} (${iptables.family}) stays: somebody else's rule leads into it; remove "${first[1]}" first`,
