@@ -83,9 +83,9 @@ test('scenario network: what nobody owns is lost, a closed port refuses, the cli
     const answers = await Promise.all([
       ask(network, 'pod-near', '10.99.0.1:80'),
       ask(network, 'pod-near', '[2001:db8::1]:80', 'udp'),
-      ask(network, 'client', '172.31.1.11:80'),
-      ask(network, 'client', '[fd00:31:1::12]:80', 'udp'),
-      ask(network, 'client', '10.244.1.10:8080'),
+      hear(network, 'client', '172.31.1.11:80'),
+      hear(network, 'client', '[fd00:31:1::12]:80', 'udp'),
+      hear(network, 'client', '10.244.1.10:8080'),
     ]);
     assert.deepEqual(answers, ['timeout', 'timeout', 'refused', 'refused', 'unreachable']);
   }));
