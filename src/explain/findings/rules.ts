@@ -160,7 +160,12 @@ export function goneEndpoints(given: Case, outcomes: readonly Outcome[], report:
       `The rules do not translate the packet, though Service ${route.port.namespace}/${route.port.service} has endpoints: rules are missing.`,
       'Is the proxy running? pointsman diff shows what is missing.',
     );
-  } else if (decision?.kind === 'endpoint' && decision.endpoints.some(({ key }) => !chosen.has(key))) {
+  } else if (
+    decision?.kind === 'endpoint' &&
+    // What is stopped on its way is one end, whichever endpoint had been chosen.
+    outcomes.every(({ kind }) => kind === 'endpoint') &&
+    decision.endpoints.some(({ key }) => !chosen.has(key))
+  ) {
     const missing = decision.endpoints.filter(({ key }) => !chosen.has(key));
     if (!outcomes.some(({ steps }) => steps.some(({ rule }) => rule.includes('--rcheck')))) {
       report(

@@ -87,6 +87,14 @@ class Reader {
       // Nobody the proxy knows: Services of other proxies have addresses, too.
       else services.push(...(await this.#list('/api/v1/services')));
     }
+    const nodes: Json[] = [];
+    const known = cluster.nodes.flatMap(({ addresses }) =>
+      addresses.map(({ address }) => canonicalIP(address)),
+    );
+    const address = target?.address ?? '';
+    // Another node's, perhaps.
+    if (address !== '' && !known.includes(address) && !hasAddress(cluster, address))
+      nodes.push(...(await this.#list('/api/v1/nodes')));
     for (const namespace of namespaces)
       services.push(...(await this.#list(`/api/v1/namespaces/${encodeURIComponent(namespace)}/services`)));
     for (const service of services)
@@ -121,11 +129,12 @@ class Reader {
     const objects = [
       ...services.flatMap((value) => this.#decoded('Service', value)),
       ...slices.flatMap((value) => this.#decoded('EndpointSlice', value)),
+      ...nodes.flatMap((value) => this.#decoded('Node', value)),
     ];
     return this.#merged(cluster, namespaces, objects, [...pods.values()]);
   }
 
-  #decoded(kind: 'Service' | 'EndpointSlice', value: Json): ManifestObject[] {
+  #decoded(kind: 'Service' | 'EndpointSlice' | 'Node', value: Json): ManifestObject[] {
     const object = decodeJsonObject(kind, value, ({ object: name, field, message }) =>
       this.#problems.push({
         file: 'API server',
@@ -153,6 +162,7 @@ class Reader {
       ...cluster,
       services: [...cluster.services.filter((one) => !names.has(nameOf(one))), ...added.services],
       slices: [...cluster.slices.filter(({ meta }) => !namespaces.has(meta.namespace)), ...added.slices],
+      nodes: added.nodes.length > 0 ? added.nodes : cluster.nodes,
       sources: new Map([...cluster.sources, ...added.sources]),
       passedOver: [...cluster.passedOver, ...added.passedOver],
       others: [...cluster.others, ...pods],
@@ -178,16 +188,19 @@ class Reader {
   }
 }
 
+function hasAddress(cluster: ClusterObjects, address: string): boolean {
+  return cluster.services.some((service) => addressesOf(service).includes(address));
+}
+
+function addressesOf({ clusterIP, clusterIPs, externalIPs, loadBalancerIngress }: Service): string[] {
+  return [clusterIP, ...clusterIPs, ...externalIPs, ...loadBalancerIngress.map(({ ip }) => ip)].flatMap(
+    (ip) => canonicalIP(ip) ?? [],
+  );
+}
+
 /** The namespace of the Service that answers there, as far as the proxy's objects say. */
 function ownerOf(cluster: ClusterObjects, address: string, port: number): string | undefined {
-  const byAddress = cluster.services.find((service) =>
-    [
-      service.clusterIP,
-      ...service.clusterIPs,
-      ...service.externalIPs,
-      ...service.loadBalancerIngress.map(({ ip }) => ip),
-    ].some((ip) => canonicalIP(ip) === address),
-  );
+  const byAddress = cluster.services.find((service) => addressesOf(service).includes(address));
   const owner =
     byAddress ?? cluster.services.find(({ ports }) => ports.some(({ nodePort }) => nodePort === port));
   return owner?.meta.namespace;
