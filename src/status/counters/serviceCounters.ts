@@ -95,7 +95,7 @@ export class ServiceCounters {
 
   #document(milliseconds: number): CountersDocument {
     const services: ServiceCount[] = [];
-    const endpoints: EndpointCount[] = [];
+    const endpointsOf = new Map<string, EndpointCount[]>();
     const refused: RefusedCount[] = [];
     const masqueraded: { family: Family; connections: number }[] = [];
     for (const { family, table, counts, sums, saidConnections, saidHits } of this.#families) {
@@ -118,10 +118,11 @@ export class ServiceCounters {
           const route = routes.get(meaning.id);
           const endpoint = known.find(meaning.id, meaning.endpoint);
           if (route === undefined || endpoint === undefined) continue;
-          endpoints.push({
+          const { key, pod } = endpoint;
+          push(endpointsOf, `${family} ${meaning.id}`, {
             ...labelsOf(route),
-            endpoint: endpoint.key,
-            pod: endpoint.pod,
+            endpoint: key,
+            pod,
             connections: packets,
           });
         } else if (meaning.kind === 'refused') {
@@ -132,13 +133,21 @@ export class ServiceCounters {
     }
     const sources = this.#families.flatMap(({ source }) => source ?? []);
     const byId = (a: ServiceLabels, b: ServiceLabels): number => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0);
+    services.sort(byId);
+    const endpoints: EndpointCount[] = [];
+    // Sorted list by list: all at once takes long where there are 100,000.
+    for (const { family, id } of services) {
+      const own = endpointsOf.get(`${family} ${id}`) ?? [];
+      own.sort((a, b) => (a.endpoint < b.endpoint ? -1 : 1));
+      for (const one of own) endpoints.push(one);
+    }
     return {
       source: sources[0]?.name ?? 'none',
       since: this.#since,
       read: new Date(this.#now()).toISOString(),
       milliseconds: Math.round(milliseconds * 100) / 100,
-      services: services.sort(byId),
-      endpoints: endpoints.sort((a, b) => byId(a, b) || (a.endpoint < b.endpoint ? -1 : 1)),
+      services,
+      endpoints,
       refused,
       masqueraded,
       notes: [...new Set(sources.flatMap(({ notes }) => notes))],
@@ -150,54 +159,52 @@ export class ServiceCounters {
     const { level } = this.#options;
     if (level === 'off' || this.#families.every(({ source }) => source === undefined)) return;
     const services = ['namespace', 'service', 'port', 'protocol', 'ip_family'] as const;
-    this.#metric(
-      registry,
-      'pointsman_service_connections_total',
-      'New connections by service port.',
-      services,
-      ({ services: counts }) => counts.map((one) => [labels(one), one.connections]),
-    );
-    this.#metric(
-      registry,
-      'pointsman_service_affinity_hits_total',
-      'New connections that session affinity sent to the endpoint of before (where it is counted).',
-      services,
-      ({ services: counts }) =>
-        counts.flatMap((one) => (one.affinityHits === undefined ? [] : [[labels(one), one.affinityHits]])),
-    );
+    this.#metric(registry, {
+      name: 'pointsman_service_connections_total',
+      help: 'New connections by service port.',
+      labelNames: services,
+      items: (document) => document.services,
+      labels,
+      value: ({ connections }) => connections,
+    });
+    this.#metric(registry, {
+      name: 'pointsman_service_affinity_hits_total',
+      help: 'New connections that session affinity sent to the endpoint of before (where it is counted).',
+      labelNames: services,
+      items: (document) => document.services.filter(({ affinityHits }) => affinityHits !== undefined),
+      labels,
+      value: ({ affinityHits }) => affinityHits ?? 0,
+    });
     if (level === 'endpoints') {
-      this.#metric(
-        registry,
-        'pointsman_endpoint_connections_total',
-        'New connections by endpoint of a service port.',
-        [...services, 'endpoint'],
-        ({ endpoints }) =>
-          endpoints.map((one) => [{ ...labels(one), endpoint: one.endpoint }, one.connections]),
-      );
+      this.#metric(registry, {
+        name: 'pointsman_endpoint_connections_total',
+        help: 'New connections by endpoint of a service port.',
+        labelNames: [...services, 'endpoint'] as const,
+        items: (document) => document.endpoints,
+        labels: (one) => ({ ...labels(one), endpoint: one.endpoint }),
+        value: ({ connections }) => connections,
+      });
     }
-    this.#metric(
-      registry,
-      'pointsman_rejected_connections_total',
-      'First packets that were rejected or dropped, by reason.',
-      ['reason', 'verdict', 'ip_family'],
-      ({ refused }) => refusedByReason(refused),
-    );
-    this.#metric(
-      registry,
-      'pointsman_masqueraded_connections_total',
-      'New connections whose source address was replaced by that of the node.',
-      ['ip_family'],
-      ({ masqueraded }) => masqueraded.map(({ family, connections }) => [{ ip_family: family }, connections]),
-    );
+    this.#metric(registry, {
+      name: 'pointsman_rejected_connections_total',
+      help: 'First packets that were rejected or dropped, by reason.',
+      labelNames: ['reason', 'verdict', 'ip_family'] as const,
+      items: ({ refused }) => refusedByReason(refused),
+      labels: ({ reason, verdict, family }) => ({ reason, verdict, ip_family: family }),
+      value: ({ packets }) => packets,
+    });
+    this.#metric(registry, {
+      name: 'pointsman_masqueraded_connections_total',
+      help: 'New connections whose source address was replaced by that of the node.',
+      labelNames: ['ip_family'] as const,
+      items: ({ masqueraded }) => masqueraded,
+      labels: ({ family }) => ({ ip_family: family }),
+      value: ({ connections }) => connections,
+    });
   }
 
-  #metric<Label extends string>(
-    registry: Registry,
-    name: string,
-    help: string,
-    labelNames: readonly Label[],
-    values: (document: CountersDocument) => (readonly [labels: Record<Label, string>, value: number])[],
-  ): void {
+  #metric<Label extends string, Item>(registry: Registry, series: Series<Label, Item>): void {
+    const { name, help, labelNames } = series;
     const latest = async (): Promise<CountersDocument | undefined> => {
       try {
         return await this.read();
@@ -206,9 +213,8 @@ export class ServiceCounters {
         return undefined;
       }
     };
-    const capped = (
-      list: (readonly [labels: Record<Label, string>, value: number])[],
-    ): (readonly [labels: Record<Label, string>, value: number])[] => this.#cap(name, labelNames, list);
+    const fill = (counter: Counter<Label>, document: CountersDocument): void =>
+      this.#fill(counter, series, series.items(document));
     const counter: Counter<Label> = new Counter({
       name,
       help,
@@ -217,31 +223,42 @@ export class ServiceCounters {
       async collect() {
         const document = await latest();
         this.reset();
-        if (document === undefined) return;
-        for (const [labels, value] of capped(values(document))) counter.inc(labels, value);
+        if (document !== undefined) fill(counter, document);
       },
     });
   }
 
-  /** The hard limit: what is beyond it becomes one series, so that sums stay right. */
-  #cap<Label extends string>(
-    name: string,
-    labelNames: readonly Label[],
-    list: (readonly [labels: Record<Label, string>, value: number])[],
-  ): (readonly [labels: Record<Label, string>, value: number])[] {
-    if (list.length <= seriesMax) return list;
+  /** There is a hard limit: what is beyond it becomes one series, so that sums stay right. */
+  #fill<Label extends string, Item>(
+    counter: Counter<Label>,
+    { name, labelNames, labels: labelsOfItem, value }: Series<Label, Item>,
+    items: readonly Item[],
+  ): void {
+    const kept = items.length <= seriesMax ? items.length : seriesMax - 1;
+    for (let i = 0; i < kept; i++) counter.inc(labelsOfItem(items[i]!), value(items[i]!));
+    if (kept === items.length) return;
     if (!this.#warned) {
       this.#warned = true;
       this.#options.log.warn(
         'More time series than one metric may have: the rest is added up under "other"; a lower --service-counters level has fewer',
-        { metric: name, series: list.length, limit: seriesMax },
+        { metric: name, series: items.length, limit: seriesMax },
       );
     }
-    const kept = list.slice(0, seriesMax - 1);
-    const rest = list.slice(seriesMax - 1).reduce((sum, [, value]) => sum + value, 0);
+    let rest = 0;
+    for (let i = kept; i < items.length; i++) rest += value(items[i]!);
     const other = Object.fromEntries(labelNames.map((label) => [label, 'other'])) as Record<Label, string>;
-    return [...kept, [other, rest]];
+    counter.inc(other, rest);
   }
+}
+
+/** A metric, made of items of the document. */
+interface Series<Label extends string, Item> {
+  readonly name: string;
+  readonly help: string;
+  readonly labelNames: readonly Label[];
+  readonly items: (document: CountersDocument) => readonly Item[];
+  readonly labels: (item: Item) => Record<Label, string>;
+  readonly value: (item: Item) => number;
 }
 
 /** Where service ports are not counted themselves, their endpoints' counts are added up, those of gone ones kept. */
@@ -288,6 +305,12 @@ function partsOf(totals: Iterable<Total>): {
     }
   }
   return { turnedAway, hits };
+}
+
+function push<K, V>(lists: Map<K, V[]>, key: K, value: V): void {
+  const list = lists.get(key);
+  if (list === undefined) lists.set(key, [value]);
+  else list.push(value);
 }
 
 function neverLess(said: Map<ServicePortId, number>, id: ServicePortId, now: number): number {
@@ -355,16 +378,11 @@ function labels({ namespace, service, port, protocol, family }: ServiceLabels): 
   return { namespace, service, port, protocol, ip_family: family };
 }
 
-function refusedByReason(
-  refused: readonly RefusedCount[],
-): (readonly [{ reason: string; verdict: string; ip_family: string }, number])[] {
-  const sums = new Map<string, number>();
+function refusedByReason(refused: readonly RefusedCount[]): RefusedCount[] {
+  const sums = new Map<string, RefusedCount>();
   for (const { reason, verdict, family, packets } of refused) {
     const key = `${reason} ${verdict} ${family}`;
-    sums.set(key, (sums.get(key) ?? 0) + packets);
+    sums.set(key, { reason, verdict, family, packets: packets + (sums.get(key)?.packets ?? 0) });
   }
-  return [...sums].map(([key, packets]) => {
-    const [reason = '', verdict = '', ip_family = ''] = key.split(' ');
-    return [{ reason, verdict, ip_family }, packets];
-  });
+  return [...sums.values()];
 }

@@ -79,19 +79,19 @@ async function withTraffic(
     const driver = await world.start({ serviceCounters: 'endpoints' });
     await driver.to(makeTable([dns([1, 2, 3], { affinitySeconds })]), true);
     const counts = new CounterAccumulator('IPv4', true);
-    let sending = true;
+    const sending = { now: true };
     const sent = send(world, '10.96.0.10', flows).finally(() => {
-      sending = false;
+      sending.now = false;
     });
     let reads = 0;
     const reading = (async () => {
-      for (; sending; reads++) {
+      for (; sending.now; reads++) {
         await readInto(world, driver, counts);
         await sleep(reads % 3 === 0 ? 0 : 20);
       }
     })();
     let round = 0;
-    while (sending) {
+    while (sending.now) {
       await step(driver, round++);
       await sleep(round % 4);
     }

@@ -21,9 +21,9 @@ import {
 } from './lab.ts';
 
 /** Where a connection goes: a Service's port 80, or another door of it. */
-type Door = 'clusterIP' | 'nodePort' | 'loadBalancerIP' | 'other port';
+export type Door = 'clusterIP' | 'nodePort' | 'loadBalancerIP' | 'other port';
 
-interface Traffic {
+export interface Traffic {
   readonly from: 'caller' | 'client';
   readonly to: string;
   readonly door?: Door;
@@ -39,7 +39,7 @@ interface Scale {
 }
 
 /** Counters are read in between, as a scrape does. */
-type Step = Traffic | Scale | 'read';
+export type Step = Traffic | Scale | 'read';
 
 interface Expected {
   /** By Service: by how much connections grow. */
@@ -167,7 +167,9 @@ export const cases: readonly Case[] = [
 ];
 
 /** Services, by the name that cases have for them. */
-const services: Readonly<Record<string, { readonly spec: JsonObject; readonly pods: readonly string[] }>> = {
+export const services: Readonly<
+  Record<string, { readonly spec: JsonObject; readonly pods: readonly string[] }>
+> = {
   web: { spec: { type: 'NodePort' }, pods: ['web-1', 'web-2', 'web-3'] },
   empty: { spec: {}, pods: [] },
   local: { spec: { type: 'LoadBalancer', externalTrafficPolicy: 'Local' }, pods: ['far-2'] },
@@ -178,7 +180,7 @@ const services: Readonly<Record<string, { readonly spec: JsonObject; readonly po
 };
 
 /** Kubernetes' names have no capitals. */
-function nameOf(key: string): string {
+export function nameOf(key: string): string {
   return key.toLowerCase();
 }
 
@@ -187,9 +189,17 @@ function idOf(key: string): string {
 }
 
 /** Milliseconds. Where no answer is expected: too short for a second SYN. */
-const patience = { answered: 5000, 'not answered': 600 };
+export const patience = { answered: 5000, 'not answered': 600 };
 
-class CounterWorld {
+/** Where cases are played. */
+export interface CounterWorld {
+  /** Who answered since it was last emptied: `SERVICE POD`. */
+  readonly answers: Map<string, number>;
+  play(step: Step): Promise<void>;
+  read(): Promise<CountersDocument>;
+}
+
+class LabWorld implements CounterWorld {
   readonly cluster: LabCluster;
   /** Who answered since the last reading: `SERVICE POD`. */
   readonly answers = new Map<string, number>();
@@ -349,33 +359,38 @@ function compareEndpoints(before: CountersDocument, now: CountersDocument, world
   }
 }
 
-/** Runs all cases on the mode. */
+/** One test a case. */
+export function playCases(mode: Mode, world: () => CounterWorld): void {
+  for (const one of cases) {
+    if (one.notIn?.includes(mode) === true) continue;
+    test(one.name, async () => {
+      const first = await world().read();
+      assert.equal(first.source, mode);
+      world().answers.clear();
+      for (const step of one.steps) await world().play(step);
+      const second = await world().read();
+      compare(first, second, one.but?.[mode] ?? one.expected);
+      if (!one.steps.some((step) => step !== 'read' && 'scale' in step))
+        compareEndpoints(first, second, world());
+    });
+  }
+}
+
+/** Runs all cases on the mode, in a lab. */
 export function counterSuite(mode: Mode): void {
   const program = buildProgram().slice(0, 2);
   describe(`counters in ${mode} mode`, () => {
-    let world: CounterWorld;
+    let world: LabWorld;
     let cluster: LabCluster | undefined;
 
     before(async () => {
       cluster = await startLab(mode, ['--service-counters=endpoints'], program);
-      world = new CounterWorld(cluster);
+      world = new LabWorld(cluster);
       await world.build();
     });
     after(async () => cluster?.close());
 
-    for (const one of cases) {
-      if (one.notIn?.includes(mode) === true) continue;
-      test(one.name, async () => {
-        const first = await world.read();
-        assert.equal(first.source, mode);
-        world.answers.clear();
-        for (const step of one.steps) await world.play(step);
-        const second = await world.read();
-        compare(first, second, one.but?.[mode] ?? one.expected);
-        if (!one.steps.some((step) => step !== 'read' && 'scale' in step))
-          compareEndpoints(first, second, world);
-      });
-    }
+    playCases(mode, () => world);
 
     test('a Service that goes takes its series along; the same name begins anew', async () => {
       const labels = 'namespace="default",service="web",port="http",protocol="TCP",ip_family="IPv4"';

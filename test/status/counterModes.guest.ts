@@ -1,4 +1,0 @@
-/** The suite of counters in IPVS mode. */
-import { counterSuite } from './support/counterSuite.ts';
-
-counterSuite('ipvs');
