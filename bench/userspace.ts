@@ -387,7 +387,7 @@ function passers(): void {
   setInterval(() => {
     const due = Math.floor(((performance.now() - begin) / 1000) * rate);
     // After a pause of this process, what was missed is not made up for in one burst.
-    if (due - started > rate / 20) started = due - Math.floor(rate / 20);
+    started = Math.max(started, due - Math.max(1, Math.floor(rate / 20)));
     for (; started < due; started++) tryClient(turn++, answered, failures);
   }, 2);
   setInterval(() => {

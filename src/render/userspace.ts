@@ -2,6 +2,7 @@
 import { parsePortRange } from '../config/portRange.ts';
 import { sortedRoutes } from '../dataplane/iptables/document.ts';
 import { fullDocument, jumpsFor } from '../dataplane/userspace/ruleSet.ts';
+import { finish } from '../dataplane/userspace/steps.ts';
 import {
   poolsOf,
   routeRules,
@@ -53,5 +54,5 @@ export function userspaceRules(
 }
 
 export function renderUserspace(wanted: Pick<Wanted, 'config'>, family: WantedFamily): string {
-  return fullDocument([], jumpsFor(family.options.nodePortAddresses), userspaceRules(wanted, family));
+  return finish(fullDocument([], jumpsFor(family.options.nodePortAddresses), userspaceRules(wanted, family)));
 }

@@ -1,4 +1,7 @@
-/** The rules as a whole: jumps, chains, documents for iptables-restore, and the comparison with what is in force. Pure. */
+/**
+ * The rules as a whole: jumps, chains, documents for iptables-restore, and the comparison with what is in force. Pure; what
+ * takes long for many rules goes in steps (`steps.ts`).
+ */
 import { EVERYWHERE, matchesAll } from '../../services/nodePortAddresses.ts';
 import type { ServicePortId } from '../../services/types.ts';
 import { canonicalRule } from '../../linux/iptables/canonical.ts';
@@ -67,11 +70,11 @@ export function changeDocument(gone: readonly Rule[], added: readonly Rule[]): s
 }
 
 /** Everything anew: chains emptied and filled, jumps that are missing put in, those that are not wanted taken out. */
-export function fullDocument(
+export function* fullDocument(
   actual: readonly SavedTable[],
   jumps: readonly Jump[],
   applied: AppliedRules,
-): string {
+): Generator<undefined, string> {
   let text = '';
   for (const table of tables) {
     text += `*${table}\n`;
@@ -81,8 +84,10 @@ export function fullDocument(
     // The last to be inserted is the first in the end.
     for (const rule of missing.toReversed()) if (rule.first) text += `-I ${rule.chain} ${rule.args}\n`;
     for (const rule of missing) if (!rule.first) text += `-A ${rule.chain} ${rule.args}\n`;
-    for (const rules of applied.values())
+    for (const rules of applied.values()) {
       for (const rule of rules) if (rule.table === table) text += `-A ${rule.chain} ${rule.args}\n`;
+      yield;
+    }
     text += 'COMMIT\n';
   }
   return text;
@@ -105,23 +110,28 @@ export function removalDocument(actual: readonly SavedTable[]): string {
 }
 
 /** What somebody else has changed, in a few words; undefined if nothing. */
-export function findDrift(
+export function* findDrift(
   actual: readonly SavedTable[],
   jumps: readonly Jump[],
   applied: AppliedRules,
-): string | undefined {
+): Generator<undefined, string | undefined> {
   for (const table of tables) {
     const saved = actual.find((one) => one.table === table);
     const wanted = new Map<string, string[]>(chains[table].map((chain) => [chain, []]));
-    for (const rules of applied.values())
+    for (const rules of applied.values()) {
       for (const rule of rules) if (rule.table === table) wanted.get(rule.chain)?.push(rule.args);
+      yield;
+    }
     for (const [chain, rules] of wanted) {
       const found = saved?.chains.get(chain)?.rules;
       if (found === undefined) return `chain ${chain} of ${table} missing`;
       if (found.length !== rules.length)
         return `chain ${chain} of ${table} has ${found.length} rules instead of ${rules.length}`;
-      const at = rules.findIndex((args, i) => canonicalRule(args) !== canonicalRule(found[i] as string));
-      if (at >= 0) return `rule ${at + 1} of chain ${chain} of ${table} is another`;
+      for (const [i, args] of rules.entries()) {
+        if (canonicalRule(args) !== canonicalRule(found[i] as string))
+          return `rule ${i + 1} of chain ${chain} of ${table} is another`;
+        yield;
+      }
     }
     const { missing, strange } = compareJumps(actual, jumps, table);
     const wrong = missing[0];

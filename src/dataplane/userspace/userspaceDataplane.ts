@@ -2,6 +2,7 @@
  * Userspace mode for one family: packets to frontends are redirected to listeners of this process, which pass
  * connections on to endpoints. Works on listeners and rules for what changed; watches the rules for other hands.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Family } from '../../api/objects.ts';
 import { openFingerprint, type Fingerprint } from '../../linux/iptables/fingerprint.ts';
 import { Iptables, type IptablesOptions } from '../../linux/iptables/iptables.ts';
@@ -26,6 +27,7 @@ import { routeRules, sameRules, type Rule, type RuleSettings } from './rules.ts'
 import { changeDocument, findDrift, fullDocument, jumpsFor, type Jump } from './ruleSet.ts';
 import { ServiceProxy, type ListenSettings, type Retired } from './serviceProxy.ts';
 import type { SocketBudget } from './socketBudget.ts';
+import { finishInTurns } from './steps.ts';
 
 export interface UserspaceOptions extends DataplaneOptions {
   /** Unspecified (`0.0.0.0`, `::`), or the one address to listen on; of another family it does not count. */
@@ -53,7 +55,7 @@ export interface UserspaceDependencies {
 /** Milliseconds between two reports of open sockets; every thirtieth time old affinity records go. */
 const reportInterval = 1000;
 const sweepEvery = 30;
-/** Listeners that are opened at once. */
+/** Service ports whose listeners are opened in one turn of the event loop. */
 const openAtOnce = 64;
 
 export class UserspaceDataplane implements Dataplane {
@@ -153,7 +155,7 @@ export class UserspaceDataplane implements Dataplane {
       const changes = full ? this.#allChanges(request.table.routes) : request.changes.changes;
       const { gone, added } = await this.#take(changes);
       const document = full
-        ? fullDocument(await readSaved(iptables), this.#jumps, this.#applied)
+        ? await finishInTurns(fullDocument(await readSaved(iptables), this.#jumps, this.#applied))
         : changeDocument(gone, added);
       if (document !== '') await iptables.restore(document);
       this.#trusted = true;
@@ -204,7 +206,7 @@ export class UserspaceDataplane implements Dataplane {
     this.#looking = true;
     try {
       const applied = new Map(this.#applied);
-      const wrong = findDrift(await readSaved(iptables), this.#jumps, applied);
+      const wrong = await finishInTurns(findDrift(await readSaved(iptables), this.#jumps, applied));
       // A sync that came in between has changed what is right.
       if (this.#syncing || !this.#trusted || !sameMaps(applied, this.#applied)) return undefined;
       if (wrong === undefined) {
@@ -240,8 +242,14 @@ export class UserspaceDataplane implements Dataplane {
   /** Brings listeners and `#applied` to the routes, and says which rules that takes away and adds. */
   async #take(changes: readonly RouteChange[]): Promise<{ gone: Rule[]; added: Rule[] }> {
     for (let at = 0; at < changes.length; at += openAtOnce) {
+      // Connections have their turn in between.
+      if (at > 0) await nextTurn();
       await Promise.all(changes.slice(at, at + openAtOnce).map((change) => this.#takeListeners(change)));
     }
+    return finishInTurns(this.#takeRules(changes));
+  }
+
+  *#takeRules(changes: readonly RouteChange[]): Generator<undefined, { gone: Rule[]; added: Rule[] }> {
     const gone: Rule[] = [];
     const added: Rule[] = [];
     for (const { id, after } of changes) {
@@ -255,6 +263,7 @@ export class UserspaceDataplane implements Dataplane {
       for (const rule of rules) added.push(rule);
       this.#applied.delete(id);
       if (rules.length > 0) this.#applied.set(id, rules);
+      yield;
     }
     return { gone, added };
   }

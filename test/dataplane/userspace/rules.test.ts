@@ -7,6 +7,7 @@ import {
   jumpsFor,
   removalDocument,
 } from '../../../src/dataplane/userspace/ruleSet.ts';
+import { finish } from '../../../src/dataplane/userspace/steps.ts';
 import {
   poolsOf,
   routeRules,
@@ -131,7 +132,7 @@ test('documents, and drift from them', () => {
   ]);
   const stale =
     '*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 1.2.3.4/32 -j KUBE-PORTALS-CONTAINER\nCOMMIT\n';
-  const document = fullDocument(parseSave(stale), jumps, applied);
+  const document = finish(fullDocument(parseSave(stale), jumps, applied));
   assert.ok(document.includes('-D PREROUTING -d 1.2.3.4/32 -j KUBE-PORTALS-CONTAINER\n'));
   assert.ok(document.includes('-I PREROUTING -j KUBE-PORTALS-CONTAINER\n'));
   assert.ok(document.includes('-A OUTPUT -m addrtype --dst-type LOCAL -j KUBE-NODEPORT-HOST\n'));
@@ -143,8 +144,8 @@ test('documents, and drift from them', () => {
         .replace('*filter\n', '*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n')
         .replaceAll('\n-I ', '\n-A '),
     );
-  const fresh = fullDocument([], jumps, applied);
-  assert.equal(findDrift(kernel(fresh), jumps, applied), undefined);
+  const fresh = finish(fullDocument([], jumps, applied));
+  assert.equal(finish(findDrift(kernel(fresh), jumps, applied)), undefined);
   const broken: [string, RegExp][] = [
     [fresh.replace('-I PREROUTING -j KUBE-PORTALS-CONTAINER\n', ''), /rule of PREROUTING of nat missing/],
     [fresh.replace(':KUBE-PORTALS-REFUSE - [0:0]\n', ''), /chain KUBE-PORTALS-REFUSE of filter missing/],
@@ -152,7 +153,8 @@ test('documents, and drift from them', () => {
     [fresh.replace('41001', '41009'), /rule 1 of chain KUBE-PORTALS-CONTAINER|rule 1 of chain/],
     [fresh.replace('COMMIT', '-A OUTPUT -j KUBE-PORTALS-HOST\nCOMMIT'), /is not ours/],
   ];
-  for (const [text, what] of broken) assert.match(findDrift(kernel(text), jumps, applied) ?? '', what);
+  for (const [text, what] of broken)
+    assert.match(finish(findDrift(kernel(text), jumps, applied)) ?? '', what);
   const removal = removalDocument(kernel(fresh));
   assert.equal(removal.match(/^-X /gm)?.length, 7);
   assert.equal(removal.match(/^-D /gm)?.length, jumps.length);
