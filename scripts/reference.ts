@@ -62,7 +62,8 @@ const shapes: Readonly<Record<string, readonly (readonly [file: string, ...names
     ['src/explain/findings/finding.ts', 'Finding'],
     ['src/explain/outcome.ts', 'OutcomeKind'],
     ['src/explain/flow.ts', 'HookName'],
-    ['src/explain/live.ts', 'Observation', 'ObservedEnd'],
+    ['src/explain/live.ts', 'Observation', 'ObservedEnd', 'ObservedWay'],
+    ['src/explain/live/layOver.ts', 'LaidPacket', 'LaidHook', 'LaidStep', 'LaidEnd', 'Judgement'],
   ],
   check: [
     ['src/render/render.ts', 'Rendering'],

@@ -42,8 +42,10 @@ Rules:
                         mode also that of ipvsadm --save --numeric and of ipset save
   --kernel              the rules of this machine's kernel (default without -f and --dump; needs root)
   --conntrack FILE      output of conntrack -L: flows that the kernel remembers
-  --live                dial it from this machine (--from node), or watch real connections, and compare
-  --count N, --seconds N  how many connections --live makes, how long it watches (default 10)
+  --live                dial it (--from node, or a Pod of this machine), or watch real connections of others, let the
+                        kernel trace them, and compare rule by rule (needs root)
+  --count N             how many connections --live makes or waits for (default 10)
+  --seconds N           how long it waits for them (default 10)
 Output:
   --json                for programs              --html FILE   one page with a picture (- = standard output)
 Exit status: 0 it arrives, 1 it does not (or not always), or something cannot be read, 2 usage.

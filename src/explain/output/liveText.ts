@@ -45,6 +45,8 @@ export function verdict({ agrees, ends, ways, how }: Observation): string {
       : 'Nobody came: dial it in the meantime, or watch longer (--seconds).';
   if (agrees)
     return ways.some((way) => way.agrees === true) ? 'As predicted, rule by rule.' : 'As predicted.';
+  const stopped = ways.find((way) => way.agrees === false && way.end !== 'left' && way.end !== 'here');
+  if (stopped !== undefined) return `Not as predicted: ${stopped.ended}.`;
   return ends.every(({ predicted }) => predicted !== undefined)
     ? 'It ended as predicted, but not by the rules that were predicted: see ✗ below.'
     : 'Not as predicted: something else has a hand in it.';
