@@ -9,6 +9,7 @@ import { Touched, Wanted } from '../../../src/dataplane/ipvs/wanted.ts';
 import { printServer } from '../../../src/linux/netlink/ipvs/objects.ts';
 import type { Route } from '../../../src/services/types.ts';
 import { ipv4Options, ipv6Options, makeRoute } from '../iptables/routes.ts';
+import { workedExample } from '../nftables/examples.ts';
 
 const options: IpvsOptions = { ...ipv4Options, scheduler: '', excludeCIDRs: [] };
 const settings = settingsOf(options, true);
@@ -38,32 +39,8 @@ function members(wanted: Wanted): Partial<Record<SetId, string[]>> {
   return result;
 }
 
-const example = [
-  makeRoute({
-    name: 'default/web',
-    clusterIP: '10.96.0.10',
-    port: 80,
-    endpoints: ['10.244.1.5:8080L', '10.244.2.7:8080'],
-  }),
-  makeRoute({
-    name: 'default/shop',
-    clusterIP: '10.96.0.20',
-    port: 443,
-    nodePort: 30443,
-    loadBalancerIPs: ['198.51.100.7'],
-    sourceRanges: ['203.0.113.0/24', '192.0.2.0/24'],
-    externalPolicyLocal: true,
-    endpoints: ['10.244.1.6:8443L', '10.244.2.8:8443'],
-  }),
-  makeRoute({
-    name: 'default/sticky',
-    clusterIP: '10.96.0.30',
-    port: 9000,
-    affinitySeconds: 10_800,
-    endpoints: ['10.244.1.9:9000L', '10.244.2.9:9000'],
-  }),
-  makeRoute({ name: 'default/empty', clusterIP: '10.96.0.99', port: 80, nodePort: 30999 }),
-];
+/** Without its Service of internal policy Local, which has no endpoint here. */
+const example = workedExample.filter(({ port }) => port.service !== 'dns');
 
 describe('translation', () => {
   it('the worked example: virtual servers, sets, addresses', () => {
