@@ -34,6 +34,8 @@ export class TcpConnection implements Peer, Watcher {
   #open = true;
   /** When the attempt is given up, in milliseconds of performance.now(). */
   deadline = 0;
+  /** The deadline had passed at the last look. */
+  late = false;
 
   /** @param client its descriptor; closed with the connection, and both sockets given back to the budget. */
   constructor(
@@ -81,6 +83,7 @@ export class TcpConnection implements Peer, Watcher {
       }
       watchDescriptor(this.#dialling, EPOLLOUT, this);
       this.deadline = performance.now() + timeout;
+      this.late = false;
       awaitDial(this, this.#attempt - 1);
       return;
     }
@@ -157,7 +160,12 @@ function giveUpLate(): void {
         some = true;
         break;
       }
-      connection.giveUpDialling();
+      // After a pause of this process an answer may be there that has not been read yet: it has one more look.
+      if (connection.late) connection.giveUpDialling();
+      else {
+        connection.late = true;
+        some = true;
+      }
     }
   }
   if (some) return;
