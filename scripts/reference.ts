@@ -147,7 +147,7 @@ async function metrics(): Promise<string> {
     const loaded = await loadConfig([`--proxy-mode=${mode}`]);
     if (loaded.kind !== 'config') throw new Error('the default configuration is not usable');
     const { registry } = createMetrics({ ...loaded.config, mode }, modeSupport(mode)).metrics;
-    if (mode === 'iptables' || mode === 'nftables') connectionMetrics(registry);
+    connectionMetrics(registry);
     describe(registry, mode, found);
   }
   describe(new SliMetrics().registry, '', found);
