@@ -62,6 +62,15 @@ const mistakes: readonly Mistake[] = [
     },
   },
   {
+    heading: 'The name of the port is misspelt',
+    packet: inside,
+    make: (cluster) => {
+      service(cluster).spec['ports'] = [{ name: 'http', port: 80, targetPort: 'htttp', protocol: 'TCP' }];
+      // The control plane makes a slice without ports.
+      slice(cluster).ports = [];
+    },
+  },
+  {
     heading: 'The Pods are not ready',
     packet: inside,
     make: (cluster) => {
@@ -152,6 +161,29 @@ test('the first explanation of the guide is what explain says', async () => {
   for (const mode of ['iptables', 'nftables']) {
     const lines = await explain(inside, () => undefined, ['--mode', mode]);
     assert.match(lines, /⇒ destination rewritten to 10\.244\.1\.11:8080/, mode);
+  }
+});
+
+/** The lines of the way that a section shows. */
+function shownWay(heading: string): string[] {
+  const section = guide.split(/^## /m).find((text) => text.startsWith(heading)) ?? '';
+  return section.split('\n').filter((line) => line.startsWith('  │') || /^  [A-Z]+ {3,}/.test(line));
+}
+
+test('the ways through IPVS and userspace mode that the guide shows are what explain says', async () => {
+  for (const [mode, heading, lines] of [
+    ['ipvs', '5. IPVS mode', 11],
+    ['userspace', '4. Userspace mode', 8],
+  ] as const) {
+    // At which port the process listens, and the node's address towards its Pods, only a node knows.
+    const plain = (text: string): string =>
+      text.replaceAll(/10\.244\.1\.1:\d+|172\.31\.0\.11:\d+/g, 'LISTENER');
+    const said = (text: string): string =>
+      plain(text).replaceAll(/(172\.31\.0\.11|10\.244\.1\.1) →/g, 'NODE →');
+    const text = said(await explain(inside, () => undefined, ['--mode', mode]));
+    const way = shownWay(heading);
+    assert.equal(way.length, lines, heading);
+    for (const line of way) assert.ok(text.includes(said(line)), `${line} is not in\n${text}`);
   }
 });
 

@@ -260,7 +260,8 @@ function translate(
         ? world.family === 'IPv6'
           ? '::1'
           : '127.0.0.1'
-        : world.nodeIP;
+        : // The address of the interface it came in by.
+          world.sourceTowards(flow.source);
     const destinationPort = port === '' ? flow.destinationPort : Number(port);
     return { ...flow, destination, destinationPort, dnat: 'translated' };
   }
