@@ -287,7 +287,12 @@ function originAt(
       interface: given ?? world.outInterface,
     };
   const node = catalog?.nodeAt(ip);
-  const name = node === undefined ? 'a client outside the cluster' : `node ${node.meta.name}`;
+  const name =
+    node !== undefined
+      ? `node ${node.meta.name}`
+      : catalog === undefined
+        ? 'somebody of whom nothing is known here'
+        : 'a client outside the cluster';
   return {
     kind: 'outside',
     address: ip,
