@@ -577,6 +577,22 @@ test('a Service that is fine has nothing to find', async () => {
   );
 });
 
+test('in userspace mode a UDP flow to the process is no stale flow', async () => {
+  const udp = manifest({ slice: 'name: http, port: 8080, protocol: UDP' }).replace(
+    '{name: http, port: 80,',
+    '{name: http, port: 80, protocol: UDP,',
+  );
+  const { explanation } = await explain(
+    udp,
+    [...toCluster, '--mode', 'userspace', '--conntrack', 'FOLDER/flows.txt'],
+    {
+      'flows.txt':
+        'udp      17 29 src=10.244.1.50 dst=10.96.0.20 sport=5353 dport=80 src=172.31.0.11 dst=10.244.1.50 sport=40000 dport=5353 mark=0 use=1\n',
+    },
+  );
+  assert.deepEqual(explanation.findings, []);
+});
+
 test('headless and ExternalName Services are explained, not followed', async () => {
   const headless = manifest({})
     .replace('clusterIP: 10.96.0.20', 'clusterIP: None')

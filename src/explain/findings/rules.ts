@@ -105,6 +105,8 @@ export function staleFlows(given: Case, report: Report): void {
     if (flow.protocol !== 'UDP' || flow.source !== packet.origin.address) continue;
     if (flow.destination !== packet.destination || flow.destinationPort !== packet.destinationPort) continue;
     if (packet.sourcePort !== undefined && packet.sourcePort !== flow.sourcePort) continue;
+    // In userspace mode flows lead to the process, which knows what is gone.
+    if (given.mode === 'userspace' && given.world.isLocal(flow.endpoint)) continue;
     const endpoint = formatPlace(flow.endpoint, flow.endpointPort);
     if (decision?.route === undefined || valid.has(endpoint)) continue;
     const what =
