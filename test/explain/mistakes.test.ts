@@ -590,7 +590,14 @@ test('in userspace mode a UDP flow to the process is no stale flow', async () =>
         'udp      17 29 src=10.244.1.50 dst=10.96.0.20 sport=5353 dport=80 src=172.31.0.11 dst=10.244.1.50 sport=40000 dport=5353 mark=0 use=1\n',
     },
   );
-  assert.deepEqual(explanation.findings, []);
+  assert.deepEqual(
+    explanation.findings.map(({ severity, reason }) => [severity, reason]),
+    [['warning', 'target_port']],
+  );
+  assert.match(
+    explanation.findings[0]!.message,
+    /leads to port 8080\/UDP, but the containers of Pod shop\/web-1 declare 8080\/TCP \(http\)/,
+  );
 });
 
 test('headless and ExternalName Services are explained, not followed', async () => {

@@ -233,12 +233,16 @@ export function targetPorts(
   if (first === undefined) return;
   const [pod, number] = first;
   const have = pod.ports
-    .map(({ name, port }) => (name === '' ? String(port) : `${port} (${name})`))
+    .map(({ name, port, protocol }) => {
+      const place = protocol === route.port.protocol ? String(port) : `${port}/${protocol}`;
+      return name === '' ? place : `${place} (${name})`;
+    })
     .join(', ');
+  const place = route.port.protocol === 'TCP' ? String(number) : `${number}/${route.port.protocol}`;
   report(
     'warning',
     'target_port',
-    `spec.ports[].targetPort of ${service} leads to port ${number}, but the containers of ${pod.name} declare ${have}. If nobody listens at ${number}, the Pod itself refuses the connection.`,
+    `spec.ports[].targetPort of ${service} leads to port ${place}, but the containers of ${pod.name} declare ${have}. If nobody listens at ${place}, the Pod itself refuses the connection.`,
     `Set targetPort to the port the program listens at.`,
   );
 }
