@@ -11,6 +11,9 @@ export interface JumpRule {
   readonly args: string;
 }
 
+/** By its chain, or by what it says of itself. */
+const otherMode = /^-A KUBE-|--comment "(kubernetes|kube-proxy) /;
+
 /** Equal for rules that say the same. */
 export function identity(jump: JumpRule): string {
   return `${jump.table} ${jump.from} ${canonicalRule(jump.args)}`;
@@ -20,8 +23,8 @@ export function identity(jump: JumpRule): string {
  * Removes those of the jumps that are there, and the chains that `goes` says.
  * @returns whether there was anything to remove
  * @throws IptablesError if the table cannot be read or written; Error, after the rest is removed, if rules of others
- *   lead into chains that should go: these stay, with all they lead to. Chains that begin with KUBE- are no error: they
- *   are another mode's, whose own clean-up takes what they need with them.
+ *   lead into chains that should go: these stay, with all they lead to. Rules of another mode are no error: its own
+ *   clean-up takes the chains with them.
  */
 export async function removeChains(
   iptables: Iptables,
@@ -64,7 +67,7 @@ export async function removeChains(
     for (const chain of going) text += `-X ${chain}\n`;
     await iptables.restore(`${text}COMMIT\n`, table);
   }
-  const first = [...held].find(([, rule]) => !rule.startsWith('-A KUBE-'));
+  const first = [...held].find(([, rule]) => !otherMode.test(rule));
   if (first !== undefined)
     throw new Error(
       `chain ${first[0]} of table ${table} (${iptables.family}) stays: somebody else's rule leads into it; remove "${first[1]}" first`,
