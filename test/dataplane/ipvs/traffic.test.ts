@@ -10,7 +10,7 @@ import { makeRoute } from '../iptables/routes.ts';
 import { Driver, Held, Node, ask, connectFrom, sh, succeeds, talk, whyNoIpvs } from './guest.ts';
 
 const skip = whyNoIpvs();
-const timeout = 240_000;
+const timeout = 400_000;
 
 describe('IPVS mode: traffic', { skip, timeout }, () => {
   let node: Node;
