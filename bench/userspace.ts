@@ -10,6 +10,7 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { PerformanceObserver } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { PortAllocator } from '../src/dataplane/userspace/portAllocator.ts';
@@ -28,7 +29,7 @@ import {
 import { closeDescriptor, describeErrno, receive, send } from '../src/linux/ffi.ts';
 import { EAGAIN, MSG_NOSIGNAL, acceptTcp, connectTcp, listenTcp } from '../src/linux/tcp.ts';
 import { silentLogger } from '../src/log/logger.ts';
-import { shrinkHeap } from '../src/proxy/heap.ts';
+import { collectAlone, shrinkHeap } from '../src/proxy/heap.ts';
 import type { Endpoint, Route } from '../src/services/types.ts';
 
 const nodeIP = '10.0.0.1';
@@ -127,6 +128,8 @@ function watchLag(): { own: number; all: number } {
 }
 
 async function proxy(): Promise<void> {
+  // As the mode does.
+  collectAlone();
   const sockets = new SocketBudget(socketLimit(), silentLogger);
   let refused = 0;
   const dataplane = new UserspaceDataplane(
@@ -382,6 +385,7 @@ function passers(): void {
     }
     client.close();
   };
+  say('ready');
   const begin = performance.now();
   let started = 0;
   setInterval(() => {
@@ -416,9 +420,12 @@ function child(namespace: string, role: string): ChildProcess {
   });
 }
 
-function ready(process_: ChildProcess): Promise<void> {
-  return new Promise((resolve) => {
-    process_.stdout?.setEncoding('utf8').on('data', (text: string) => {
+function ready(one: ChildProcess): Promise<void> {
+  return new Promise((resolve, reject) => {
+    one.once('exit', (code) =>
+      reject(new Error(`a process of the bench ended early with exit code ${code}`)),
+    );
+    one.stdout?.setEncoding('utf8').on('data', (text: string) => {
       if (text.includes('ready\n')) resolve();
       process.stdout.write(text.replace('ready\n', ''));
     });
@@ -449,12 +456,12 @@ async function parent(): Promise<void> {
     }
     const load = child(namespace, 'passers');
     children.push(load);
-    void ready(load);
-    await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+    await ready(load);
+    await sleep(seconds * 1000);
   } finally {
     for (const one of children.toReversed()) {
       one.kill();
-      await new Promise((resolve) => setTimeout(resolve, 300));
+      await sleep(300);
     }
     ip('netns', 'del', namespace);
   }

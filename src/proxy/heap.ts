@@ -16,3 +16,13 @@ export function shrinkHeap(): void {
   collect();
   collect();
 }
+
+/**
+ * Collections without helper threads, for a process that connections go through: where CPUs are busy, the one that works
+ * would wait for helpers that wait for a CPU, and all connections with it (up to 40 ms instead of 5 at a load of 20).
+ */
+export function collectAlone(): void {
+  // Marking may not be changed any more once V8 runs.
+  for (const work of ['scavenge', 'compaction', 'pointer-update'])
+    setFlagsFromString(`--no-parallel-${work}`);
+}

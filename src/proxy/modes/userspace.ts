@@ -7,6 +7,7 @@ import { UserspaceDataplane } from '../../dataplane/userspace/userspaceDataplane
 import { Iptables } from '../../linux/iptables/iptables.ts';
 import type { ModeSupport } from '../dataplanes.ts';
 import { drainBeforeEnd } from '../drain.ts';
+import { collectAlone } from '../heap.ts';
 import { processSockets } from '../socketBudget.ts';
 import { kernelHasIPv6 } from './iptables.ts';
 
@@ -21,6 +22,7 @@ export const userspaceMode: ModeSupport = {
 
   async create({ config, options, events, report, log }) {
     const { extras, bindAddress, portRange } = config;
+    collectAlone();
     const settings = {
       ...options,
       bindAddress,
