@@ -13,14 +13,14 @@ import { difference, Program, setups, SwitchNode, type SetupName } from './suppo
 const names = (Object.keys(setups) as SetupName[]).filter((name) => name !== 'ipvs');
 
 const program = new Program();
-const runs = new FreshRuns(program);
+const runs = new FreshRuns(program, names);
 after(() => program.close());
 
 describe('clean-up', { concurrency: 3 }, () => {
   for (const name of names) {
     test(`--cleanup leaves nothing of ${name} after SIGKILL`, async () => {
-      const { before, cleaned, code } = await runs.get(name);
-      assert.equal(code, 0);
+      const { before, cleaned, code, log } = await runs.get(name);
+      assert.equal(code, 0, log);
       assert.equal(difference(cleaned, before), undefined);
     });
   }

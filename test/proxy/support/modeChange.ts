@@ -52,22 +52,26 @@ export const excuses: readonly Excuse[] = [
   },
 ];
 
-/** A fresh start, and what `pointsman run --cleanup` leaves of it. */
+/** A fresh start, and what `pointsman run --cleanup` leaves of it after SIGKILL. */
 export interface FreshRun {
-  /** Before the start, after it, and after the clean-up. */
+  /** Before the start, after it, and after the clean-up, if there was one. */
   readonly before: string;
   readonly fresh: string;
   readonly cleaned: string;
   readonly code: number | null;
+  readonly log: string;
 }
 
 /** Fresh runs by setup, each made once, when it is first needed. */
 export class FreshRuns {
   readonly #runs = new Map<SetupName, Promise<FreshRun>>();
   readonly #program: Program;
+  readonly #cleans: readonly SetupName[];
 
-  constructor(program: Program) {
+  /** `cleans`: which are cleaned up at the end. */
+  constructor(program: Program, cleans: readonly SetupName[]) {
     this.#program = program;
+    this.#cleans = cleans;
   }
 
   get(name: SetupName): Promise<FreshRun> {
@@ -95,8 +99,9 @@ export class FreshRuns {
       await sleep(1500);
       const fresh = await node.snapshot();
       await node.stop('SIGKILL');
+      if (!this.#cleans.includes(name)) return { before, fresh, cleaned: '', code: null, log: node.log };
       const code = await node.cleanup(setup);
-      return { before, fresh, cleaned: await node.snapshot(), code };
+      return { before, fresh, cleaned: await node.snapshot(), code, log: node.log };
     } finally {
       await node.close();
     }
