@@ -48,10 +48,12 @@ export async function supportedFamilies(
   modeName: Mode,
 ): Promise<readonly Family[]> {
   const [v4, v6] = await Promise.all([mode.usable('IPv4'), mode.usable('IPv6')]);
-  if (!v4 && !v6)
+  if (!v4 && !v6) {
+    const said = (await mode.complaint?.(primary)) ?? '';
     throw new Error(
-      `no support for IPv4 or IPv6 in ${modeName} mode: its programs or kernel modules are missing, or permission is`,
+      `no support for IPv4 or IPv6 in ${modeName} mode: its programs or kernel modules are missing, or permission is${said === '' ? '' : ` (${said})`}`,
     );
+  }
   const secondary = primary === 'IPv4' ? 'IPv6' : 'IPv4';
   if (!(primary === 'IPv4' ? v4 : v6))
     throw new Error(`no support for primary IP family ${primary} in ${modeName} mode, only for ${secondary}`);

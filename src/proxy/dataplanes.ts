@@ -22,6 +22,8 @@ export interface DataplaneContext {
 export interface ModeSupport {
   /** Whether the mode can work here for the family. */
   usable(family: Family): Promise<boolean>;
+  /** Why it cannot, in words of the tool that said so. */
+  complaint?(family: Family): Promise<string>;
   /** Kernel settings that need privileges; all that `--init-only` does besides conntrack's. Throws if one cannot be set. */
   prepare(context: Omit<DataplaneContext, 'events' | 'report'>): Promise<void>;
   create(context: DataplaneContext): Promise<Dataplane>;

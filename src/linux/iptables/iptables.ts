@@ -84,6 +84,12 @@ export class Iptables {
     return await this.chainExists('nat', 'POSTROUTING');
   }
 
+  /** Why the family is not usable, in the tool's own words; empty if it says nothing. */
+  async complaint(): Promise<string> {
+    const { stderr } = await this.#command(['-S', 'POSTROUTING', '-t', 'nat']);
+    return stderr.trim().split('\n')[0] ?? '';
+  }
+
   /** Creates a chain; true if it was not there. */
   async ensureChain(table: Table, chain: string): Promise<boolean> {
     const result = await this.#command(['-N', chain, '-t', table]);

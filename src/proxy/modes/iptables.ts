@@ -18,6 +18,10 @@ export const iptablesMode: ModeSupport = {
     return (await Iptables.open(family)).usable();
   },
 
+  async complaint(family) {
+    return (await Iptables.open(family)).complaint();
+  },
+
   prepare({ config, options, log }) {
     const { family, nodePortAddresses } = options;
     if (family === 'IPv4' && config.localhostNodePorts && containsIPv4Loopback(nodePortAddresses))

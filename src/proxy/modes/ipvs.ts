@@ -15,6 +15,10 @@ export const ipvsMode: ModeSupport = {
     return (await Iptables.open(family)).usable();
   },
 
+  async complaint(family) {
+    return (await Iptables.open(family)).complaint();
+  },
+
   async prepare({ config, options, log }) {
     await loadModules(log);
     const ipvs = openIpvs();
