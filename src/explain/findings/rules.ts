@@ -1,13 +1,13 @@
 /** Where rules, or what the kernel remembers, are not what the objects want, or not the proxy's at all. */
 import type { Case } from '../case.ts';
+import { ownerOfChain, ownerOfTable } from '../../diff/owners.ts';
+import type { Step } from '../flow.ts';
+import { ipvsBase } from '../ipvs/evaluate.ts';
 import type { Outcome } from '../outcome.ts';
 import { formatPlace } from '../packet.ts';
 import { listenerOf, processBase } from '../userspace/relay.ts';
 import type { Report } from './finding.ts';
 import { names, percent } from './words.ts';
-
-/** Chains and tables that a service proxy writes. */
-const ours = /^KUBE-|^ipvs$|^process |^ip6? (kube-proxy|pointsman)|kube-proxy/;
 
 export function foreignRules(
   { decision, failedAttempts }: Case,
@@ -26,7 +26,7 @@ export function foreignRules(
     report(
       'cause',
       'foreign_rule',
-      `A rule that is not the service proxy's ${verbOf(outcome)} ${share}: ${lastRule(outcome)}.`,
+      `A rule ${writer(outcome)} ${verbOf(outcome)} ${share}: ${lastRule(outcome)}.`,
       'Find out who wrote it (a firewall, a network policy, a person); the Service itself is not at fault.',
     );
   }
@@ -34,7 +34,7 @@ export function foreignRules(
     report(
       'warning',
       'foreign_rule',
-      `A rule that is not the service proxy's ${verbOf(outcome)} what the process sends to ${names(stopped)}: ${lastRule(outcome)}. It then tries another endpoint, so these clients are served, but later.`,
+      `A rule ${writer(outcome)} ${verbOf(outcome)} what the process sends to ${names(stopped)}: ${lastRule(outcome)}. It then tries another endpoint, so these clients are served, but later.`,
       'Find out who wrote it (a firewall, a network policy, a person).',
     );
   }
@@ -56,8 +56,27 @@ function byRule(outcomes: readonly Outcome[]): Map<string, Outcome> {
 
 function isStoppedByOthers({ kind, steps }: Outcome): boolean {
   const step = steps.at(-1);
-  if ((kind !== 'drop' && kind !== 'reject') || step === undefined) return false;
-  return !ours.test(step.chain) && !ours.test(step.base);
+  return (kind === 'drop' || kind === 'reject') && step !== undefined && !isOurs(step);
+}
+
+/** Something that a service proxy writes, this one or kube-proxy. */
+function isOurs(step: Step): boolean {
+  if (step.base === ipvsBase || step.base === processBase) return true;
+  // The kubelet's by name, but every proxy of iptables mode has its rule there.
+  if (step.chain === 'KUBE-FIREWALL') return true;
+  return ownerOf(step).startsWith('a service proxy') || /^ip6? pointsman/.test(step.base);
+}
+
+/** Whose rule it probably is; empty if names do not tell. */
+function ownerOf({ base, chain, rule }: Step): string {
+  const [, table = '', own] = base.split(' ');
+  // nft names family, table and chain, iptables table and chain.
+  return (own === undefined ? '' : ownerOfTable(table)) || ownerOfChain(chain, rule);
+}
+
+function writer({ steps }: Outcome): string {
+  const owner = ownerOf(steps.at(-1)!);
+  return owner === '' ? "that is not the service proxy's" : `of ${owner}, not of the service proxy,`;
 }
 
 function verbOf({ kind }: Outcome): string {
