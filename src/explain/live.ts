@@ -181,17 +181,19 @@ function predictedShares(how: Observation['how'], { prediction }: Case): Map<str
 }
 
 function waysOf(
-  { traces, untold }: Happened,
+  { connections, traces, untold }: Happened,
   known: ReadonlyMap<string, KnownFlow>,
   caseOf: (source: string) => Case,
 ): ObservedWay[] {
   const ways = new Map<string, { laid: LaidPacket; packets: number }>();
+  const answered = new Set(connections.filter((one) => one.answered).map(flowKey));
   for (const trace of traces) {
     const { prediction, rules } = caseOf(trace.first.source);
     const laid = layOver(trace, prediction.ends, {
       sameText: rules.kind === 'kernel',
       known: known.has(flowKey(trace.first)),
       untold,
+      arrived: answered.has(flowKey(trace.first)),
     });
     const key = wayOf(laid);
     const found = ways.get(key);

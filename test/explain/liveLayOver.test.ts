@@ -130,7 +130,7 @@ function lay(
   for (const one of events) collector.trace(one);
   const traces = collector.finish();
   assert.equal(traces.length, 1);
-  return layOver(traces[0]!, ends, { sameText: true, known: false, untold: [], ...options });
+  return layOver(traces[0]!, ends, { sameText: true, known: false, untold: [], arrived: false, ...options });
 }
 
 function judgements({ hooks }: LaidPacket): string[] {
@@ -267,6 +267,47 @@ test('a packet that the kernel itself stopped', () => {
   assert.match(laid.ended, /^not seen again behind PREROUTING: .*no route, rp_filter/);
   assert.equal(laid.agrees, undefined);
   assert.deepEqual(judgements(laid), ['prerouting ip proxy pre unknown', 'prerouting ip proxy pick unknown']);
+});
+
+test('a packet of which the kernel tells no more, though it arrived', () => {
+  const steps = [
+    predictedJump,
+    predictedPick,
+    step({
+      hook: 'forward',
+      base: 'ip proxy fwd',
+      chain: 'fwd',
+      rule: 'jump x',
+      effect: { kind: 'jump', chain: 'x' },
+    }),
+  ];
+  assert.equal(lay([began, jumped, picked], [end(steps)]).agrees, false);
+  const laid = lay([began, jumped, picked], [end(steps)], { arrived: true });
+  assert.equal(laid.agrees, undefined);
+  assert.equal(laid.end, 'unseen');
+  assert.deepEqual(
+    judgements(laid).map((one) => one.split(' ').at(-1)),
+    ['predicted', 'predicted'],
+  );
+});
+
+test('a packet that a bridge has made a new one of is the same', () => {
+  const again = event({ id: 12, chain: 'again-forward', packet: translated });
+  const last = { ...leftPostrouting, id: 12 };
+  const laid = lay([began, jumped, picked, again, last], [end([predictedJump, predictedPick])]);
+  assert.equal(laid.end, 'left');
+  assert.equal(laid.agrees, true);
+  // Sent a second time, because the first was dropped: not asked about.
+  const stopped = event({
+    table: wall,
+    chain: 'fwd',
+    handle: 6n,
+    packet: translated,
+    verdict: { code: 'drop' },
+  });
+  const steps = (laidOnce: LaidPacket): number => judgements(laidOnce).length;
+  const once = [began, jumped, picked, stopped];
+  assert.equal(steps(lay([...once, again, { ...stopped, id: 12 }], [])), steps(lay(once, [])));
 });
 
 test('messages of several packets are told apart, and those of other traces left alone', () => {

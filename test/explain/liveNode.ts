@@ -75,6 +75,8 @@ export type RuleProgram = 'nft' | 'iptables-nft' | 'iptables-legacy';
 const podNetworks = { IPv4: '10.244.0.0/16', IPv6: 'fd00:10:244::/48' } as const;
 
 export class LiveNode {
+  /** Other machines' Pods with the same address, in front of it and behind it in lists: none is to be dialled from. */
+  readonly decoys = [makeNamespace()];
   readonly node = makeNamespace();
   readonly client = makeNamespace();
   /** Has the address of Pod shop/front. */
@@ -186,6 +188,9 @@ export class LiveNode {
       });
       if (status !== 0) throw new Error(`ip -batch in ${namespace}: ${stderr}`);
     };
+    this.decoys.push(makeNamespace());
+    for (const decoy of this.decoys)
+      run(decoy, 'addr add 10.244.1.50/32 dev lo\naddr add fd00:10:244:1::50/128 dev lo\n');
     const links = (
       [
         ['eth0', client],
@@ -272,7 +277,8 @@ route add default via fd00:10:244:1::1
 
   #remove(): void {
     for (const child of this.#programs) child.kill('SIGKILL');
-    for (const name of [this.node, this.client, this.front, this.backends]) removeNamespace(name);
+    for (const name of [...this.decoys, this.node, this.client, this.front, this.backends])
+      removeNamespace(name);
     rmSync(this.folder, { recursive: true });
   }
 }

@@ -25,7 +25,9 @@ export async function dialOurselves({ packet }: Case, count: number, from: Probe
       async () => {
         for (let i = 0; i < wanted; i++) {
           const dialled = await (traced[i] ?? new Probe(packet, from)).dial();
-          connections.push({ end: await endOf(packet, dialled), source: dialled.source });
+          const { source, sourcePort, result } = dialled;
+          const answered = result === 'connected' || result === 'answered';
+          connections.push({ end: await endOf(packet, dialled), source, sourcePort, answered });
         }
       },
     );

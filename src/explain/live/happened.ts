@@ -17,6 +17,9 @@ export interface SeenConnection {
   /** `10.244.1.10:8080`, `refused`, `no answer`, or one of `untranslated`. */
   readonly end: string;
   readonly source: string;
+  readonly sourcePort: number;
+  /** It was answered: nothing has stopped it. */
+  readonly answered: boolean;
 }
 
 export interface Happened extends Recording {

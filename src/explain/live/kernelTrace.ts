@@ -7,7 +7,7 @@ import type { SavedTable } from '../../linux/iptables/save.ts';
 import type { HookName } from '../flow.ts';
 import { tablePriority } from '../iptables/evaluate.ts';
 import { parseRule } from '../iptables/parse.ts';
-import { markChain, markingPrefix } from './marking.ts';
+import { againChains, markChain, markingPrefix } from './marking.ts';
 import { ofSave, type RuleBook } from './ruleBook.ts';
 
 /** `reject` is a drop with an answer; the kernel itself tells both as drops. */
@@ -132,6 +132,14 @@ export class TraceCollector {
       this.#byId.set(id, growing);
       this.#bySender.set(senderOf(packet), growing);
       this.#all.push(growing);
+      return;
+    }
+    if (chain === againChains.forward || chain === againChains.input) {
+      const growing = this.#bySender.get(senderOf(packet));
+      // Where it has come further, this is a later packet of the sender, which is not asked about.
+      const isSame =
+        growing?.passed.length === 0 && growing.visits.every((visit) => visit.hook === 'prerouting');
+      if (growing !== undefined && isSame && !this.#byId.has(id)) this.#byId.set(id, growing);
       return;
     }
     const hook = loggedHooks.find((one) => one === chain);

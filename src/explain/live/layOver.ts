@@ -34,7 +34,8 @@ export interface LaidHook {
   readonly steps: readonly LaidStep[];
 }
 
-export type LaidEnd = 'left' | 'here' | 'dropped' | 'rejected' | 'lost';
+/** `lost`: the kernel itself stopped it; `unseen`: it stopped telling, and the connection went on. */
+export type LaidEnd = 'left' | 'here' | 'dropped' | 'rejected' | 'lost' | 'unseen';
 
 /** One packet's way through the kernel beside the prediction that fits it best. */
 export interface LaidPacket {
@@ -56,6 +57,8 @@ export interface LayOverOptions {
   readonly known: boolean;
   /** Base chains that the kernel did not tell of, as predictions name them. */
   readonly untold: readonly string[];
+  /** The connection was answered, or is known to have gone on. */
+  readonly arrived: boolean;
 }
 
 interface Expected {
@@ -65,7 +68,7 @@ interface Expected {
 }
 
 export function layOver(trace: KernelTrace, ends: readonly End[], options: LayOverOptions): LaidPacket {
-  const final = traceEnd(trace);
+  const final = traceEnd(trace, options.arrived);
   const fitting = ends.filter(
     ({ flow }) => formatPlace(flow.destination, flow.destinationPort) === final.destination,
   );
@@ -84,7 +87,7 @@ export function layOver(trace: KernelTrace, ends: readonly End[], options: LayOv
     client: formatPlace(trace.first.source, trace.first.sourcePort),
     hooks: best.hooks.map((hook) => ({ ...hook, steps: withoutDetours(hook.steps) })),
     ...final,
-    agrees: agreement(best, ends, options),
+    agrees: agreement(best, ends, options, final.end),
   };
 }
 
@@ -92,10 +95,11 @@ function agreement(
   { differences }: Comparison,
   ends: readonly End[],
   { known, untold }: LayOverOptions,
+  end: LaidEnd,
 ): boolean | undefined {
   if (ends.length === 0 || known) return undefined;
   if (differences > 0) return false;
-  return untold.length > 0 ? undefined : true;
+  return untold.length > 0 || end === 'unseen' ? undefined : true;
 }
 
 /** As in predictions: a jump into a chain in which nothing happened says nothing. */
@@ -124,7 +128,10 @@ export function describePacket({ source, sourcePort, destination, destinationPor
 }
 
 /** Where the kernel let go of the packet. */
-export function traceEnd(trace: KernelTrace): Pick<LaidPacket, 'end' | 'ended' | 'destination'> {
+export function traceEnd(
+  trace: KernelTrace,
+  arrived: boolean,
+): Pick<LaidPacket, 'end' | 'ended' | 'destination'> {
   const { first, visits, passed } = trace;
   const order = hookOrder(trace);
   const lastVisit = visits.at(-1);
@@ -154,6 +161,10 @@ export function traceEnd(trace: KernelTrace): Pick<LaidPacket, 'end' | 'ended' |
   if (hook === 'postrouting')
     return { end: 'left', ended: `sent on as ${describePacket(packet)}`, destination };
   const behind = (hook ?? lastVisit?.hook ?? 'prerouting').toUpperCase();
+  if (arrived) {
+    const ended = `not told of behind ${behind}, though the connection went on: what it met there is not known`;
+    return { end: 'unseen', ended, destination };
+  }
   return {
     end: 'lost',
     ended: `not seen again behind ${behind}: no rule dropped it, the kernel itself did (no route, rp_filter, forwarding is off), or a program took it (IPVS)`,
@@ -223,7 +234,7 @@ function compare(
       });
       continue;
     }
-    if (stopped && differences > 0) continue;
+    if ((stopped && differences > 0) || end === 'unseen') continue;
     differences++;
     const step = group.steps[0]!;
     at(group.hook, '').push({

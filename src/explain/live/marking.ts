@@ -4,8 +4,15 @@
  */
 import { Batch } from '../../linux/netlink/nftables/batch.ts';
 import { chain, rule, set, table, type Table } from '../../linux/netlink/nftables/objects.ts';
-import { ip, ip6, meta, th } from '../../linux/netlink/nftables/selectors.ts';
-import { inSet, match, matchMasked, traceOn, update } from '../../linux/netlink/nftables/statements.ts';
+import { ct, ip, ip6, meta, th } from '../../linux/netlink/nftables/selectors.ts';
+import {
+  inSet,
+  match,
+  matchBits,
+  matchMasked,
+  traceOn,
+  update,
+} from '../../linux/netlink/nftables/statements.ts';
 import { concatBytes } from '../../linux/netlink/nftables/types.ts';
 import type { Packet } from '../packet.ts';
 import { protocolNumbers } from '../packet.ts';
@@ -36,6 +43,8 @@ export interface MarkedPackets {
 /** Of the table's name; the socket that owns it is the rest. */
 export const markingPrefix = 'pointsman-trace-';
 export const markChain = 'mark';
+/** Bridges (br_netfilter) forget on their way to other hooks that a packet is traced: here it is said again. */
+export const againChains = { forward: 'again-forward', input: 'again-input' } as const;
 /** Empty chains behind all others: they tell how the packet left the hook. */
 export const endChains = ['input', 'output', 'forward', 'postrouting'] as const;
 
@@ -62,6 +71,19 @@ export function markingBatch(own: Table, marked: MarkedPackets): Batch {
   }
   batch.add(chain(own, markChain, { type: 'filter', hook, priority: first }));
   for (const end of endChains) batch.add(chain(own, end, { type: 'filter', hook: end, priority: last }));
+  if (hook === 'prerouting') {
+    for (const [at, name] of Object.entries(againChains) as ['forward' | 'input', string][]) {
+      batch.add(chain(own, name, { type: 'filter', hook: at, priority: first })).add(
+        rule(own, name, [
+          matchBits(ct.state, ['new']),
+          match(meta.l4proto, protocolNumbers[packet.protocol]),
+          // Sources are rewritten later.
+          inSet([header.saddr, th.sport], seen.name),
+          traceOn,
+        ]),
+      );
+    }
+  }
   batch.add(
     rule(own, markChain, [
       match(header.daddr, packet.destination),

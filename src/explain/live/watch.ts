@@ -51,11 +51,16 @@ export async function watchOthers(
     const connections: SeenConnection[] = [...flows.values()].map((flow) => ({
       end: translatedTo(flow) ?? untranslated.watched,
       source: flow.source,
+      sourcePort: flow.sourcePort,
+      // What is remembered has passed all rules.
+      answered: true,
     }));
     for (const trace of recording.traces) {
       const key = flowKey(trace.first);
-      if (!flows.has(key))
-        connections.push({ end: tracedEnd(trace, known.get(key)), source: trace.first.source });
+      if (flows.has(key)) continue;
+      const { source: client, sourcePort } = trace.first;
+      const end = tracedEnd(trace, known.get(key));
+      connections.push({ end, source: client, sourcePort, answered: false });
     }
     return { connections, ...recording };
   } finally {
@@ -68,7 +73,7 @@ function tracedEnd(trace: KernelTrace, known: KnownFlow | undefined): string {
   // It goes on as before: over UDP, or to an endpoint that is gone meanwhile.
   if (known !== undefined) return translatedTo(known) ?? untranslated.watched;
   // What is stopped on its way is never remembered: only its trace tells of it.
-  const { end } = traceEnd(trace);
+  const { end } = traceEnd(trace, false);
   if (end === 'rejected') return 'refused';
   return end === 'left' || end === 'here' ? untranslated.watched : 'no answer';
 }

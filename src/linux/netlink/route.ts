@@ -21,6 +21,11 @@ const RTM_GETROUTE = 26;
 const RTMSG_LENGTH = 12;
 const RTA_DST = 1;
 const RTA_OIF = 4;
+const RTM_GETNSID = 90;
+/** struct rtgenmsg { u8 family }, padded. */
+const RTGENMSG_LENGTH = 4;
+const NETNSA_NSID = 1;
+const NETNSA_FD = 3;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_LABEL = 3;
@@ -123,6 +128,23 @@ export function findOutgoingLink(socket: NetlinkSocket, address: string): number
     throw error;
   }
   return index;
+}
+
+/**
+ * The number that the socket's namespace has for another one; undefined if it has none, which is so unless something
+ * joins the two, as a pair of veth interfaces. Numbers are given when the interfaces are listed.
+ * @param fd open on the other one's `/proc/PID/ns/net`
+ */
+export function namespaceNumber(socket: NetlinkSocket, fd: number): number | undefined {
+  let number = -1;
+  const writer = socket.begin(RTM_GETNSID);
+  writer.raw(new Uint8Array(RTGENMSG_LENGTH));
+  writer.hostU32(NETNSA_FD, fd);
+  socket.request('ask for the number of a network namespace', (message) => {
+    const reader = attributesOf(message, RTGENMSG_LENGTH);
+    while (reader.next()) if (reader.type === NETNSA_NSID) number = reader.hostU32() | 0;
+  });
+  return number < 0 ? undefined : number;
 }
 
 /** A socket for one-off requests; close it. */
