@@ -16,7 +16,9 @@ import {
   ServiceAddresses,
   type Neighbour,
 } from './neighbours.ts';
+import { parseRuleset } from '../explain/nft/fromJson.ts';
 import { diffNftables } from './nftablesDiff.ts';
+import { diffSavedNftables, savedNftNote } from './nftablesSaved.ts';
 import { isOwnChain } from '../dataplane/iptables/names.ts';
 import { chainsOf as ipvsChains } from '../dataplane/ipvs/names.ts';
 import { chains as userspaceChains } from '../dataplane/userspace/names.ts';
@@ -32,12 +34,13 @@ Without -f and --kubeconfig, the daemon of this node says what it wants.
 
   pointsman diff
   pointsman diff --mode nftables --node node-1 --kubeconfig /etc/kubernetes/admin.conf
-  pointsman diff --node node-1 -f manifests.yaml --saved dump.txt     (no root: against saved iptables rules)
+  pointsman diff --node node-1 -f manifests.yaml --saved dump.txt     (no root: against saved rules)
 
   - is what the kernel has, + what is wanted. What history decides is not compared: order in maps, handles, slots.
 
 What to do:
-  --saved FILE          output of iptables-save (or ip6tables-save with --family IPv6) instead of the kernel
+  --saved FILE          instead of the kernel: output of iptables-save (or ip6tables-save with --family IPv6), in nftables
+                        mode of "nft -j list ruleset"
   --json                the answer as JSON
 
 ${inputHelp}
@@ -65,8 +68,10 @@ export async function runDiff(argv: readonly string[], io: CommandOutput = stand
     if (cluster.problems.length > 0)
       io.err(`${cluster.problems.length} problems in the objects: pointsman render --check names them\n`);
     const saved = parsed.extra.get('saved')?.at(-1);
-    if (saved !== undefined && (mode !== 'iptables' || wanted.families.length !== 1))
-      throw new UsageError('--saved is for iptables mode and one family: add --family IPv4 or IPv6');
+    if (saved !== undefined && mode !== 'nftables' && (mode === 'ipvs' || wanted.families.length !== 1))
+      throw new UsageError(
+        '--saved is for iptables and userspace mode with one family (add --family IPv4 or IPv6), and for nftables mode',
+      );
     const answers: Comparison[] = [];
     for (const family of wanted.families)
       answers.push(saved === undefined ? await compare(wanted, family) : compareSaved(wanted, family, saved));
@@ -136,12 +141,24 @@ async function compare(wanted: Wanted, family: WantedFamily): Promise<Comparison
 }
 
 function compareSaved(wanted: Wanted, family: WantedFamily, path: string): Comparison {
-  const tables = parseSave(readFileSync(path, 'utf8'));
-  return {
-    differences: diffIptables(wanted, family, tables),
-    neighbours: iptablesNeighbours(family.family, tables, new ServiceAddresses(family), ownIn('iptables')),
-    notes: [],
-  };
+  const text = readFileSync(path, 'utf8');
+  const { mode } = wanted.config;
+  const isNft = text.trimStart().startsWith('{');
+  if (isNft !== (mode === 'nftables')) {
+    const needed = mode === 'nftables' ? '"nft -j list ruleset"' : 'iptables-save';
+    throw new UsageError(`--saved ${path}: in ${mode} mode it has to be the output of ${needed}`);
+  }
+  if (isNft) {
+    const { localAddresses } = wanted.node;
+    const { serviceCounters } = wanted.config.extras;
+    const differences = diffSavedNftables(family, parseRuleset(text), localAddresses, serviceCounters);
+    return { differences, neighbours: [], notes: [savedNftNote] };
+  }
+  const tables = parseSave(text);
+  const neighbours = iptablesNeighbours(family.family, tables, new ServiceAddresses(family), ownIn(mode));
+  return mode === 'userspace'
+    ? { differences: diffUserspace(wanted, family, tables), neighbours, notes: [userspaceNote] }
+    : { differences: diffIptables(wanted, family, tables), neighbours, notes: [] };
 }
 
 /** Chains of ours: in nftables mode there are none among those of iptables. */

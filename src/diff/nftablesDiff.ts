@@ -52,9 +52,12 @@ export function diffNftables(
   return found;
 }
 
-type Add = (difference: Omit<Difference, 'family' | 'servicePort'>, servicePort?: string) => void;
+export type AddDifference = (
+  difference: Omit<Difference, 'family' | 'servicePort'>,
+  servicePort?: string,
+) => void;
 
-function diffChains(wanted: TableContents, actual: TableContents, table: string, add: Add): void {
+function diffChains(wanted: TableContents, actual: TableContents, table: string, add: AddDifference): void {
   for (const chain of wanted.chains) {
     const where = `${table} ${chain.name}`;
     const rules = wanted.rules.filter((rule) => rule.chain === chain.name);
@@ -104,7 +107,7 @@ function shapeOf({ key, value, flags }: NftSet): string {
 }
 
 /** An element in a form in which equal ones do the same, by what it is found by. */
-interface Entry {
+export interface Entry {
   readonly key: string;
   readonly value: string;
   readonly text: string;
@@ -116,9 +119,18 @@ function diffElements(
   actual: TableContents,
   where: string,
   owner: (text: string) => string,
-  add: Add,
+  add: AddDifference,
 ): void {
-  const [mine, theirs] = [entriesOf(set, wanted), entriesOf(set, actual)];
+  diffEntries(entriesOf(set, wanted), entriesOf(set, actual), where, owner, add);
+}
+
+export function diffEntries(
+  mine: readonly Entry[],
+  theirs: readonly Entry[],
+  where: string,
+  owner: (text: string) => string,
+  add: AddDifference,
+): void {
   const { missing, extra } = unmatched(mine, theirs, ({ key, value }) => `${key}=${value}`);
   const rest = new Map<string, Entry[]>();
   for (const entry of extra) rest.set(entry.key, [...(rest.get(entry.key) ?? []), entry]);
@@ -214,7 +226,7 @@ function keyText(set: NftSet, element: Element): string {
 }
 
 /** The service port by the frontend that an element's text begins with. */
-function ownerOf({ table }: WantedFamily): (text: string) => string {
+export function ownerOf({ table }: WantedFamily): (text: string) => string {
   const owners = new Map<string, string>();
   for (const { port, frontends } of table.routes.values()) {
     for (const frontend of frontends) {

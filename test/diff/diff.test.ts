@@ -10,6 +10,8 @@ import { diffIptables } from '../../src/diff/iptablesDiff.ts';
 import { printDifference, type Difference } from '../../src/diff/difference.ts';
 import { iptablesNeighbours, nftNeighbours, ServiceAddresses } from '../../src/diff/neighbours.ts';
 import { diffNftables } from '../../src/diff/nftablesDiff.ts';
+import { diffSavedNftables } from '../../src/diff/nftablesSaved.ts';
+import { parseRuleset } from '../../src/explain/nft/fromJson.ts';
 import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { parseSave } from '../../src/linux/iptables/save.ts';
 import { withNetworkNamespace } from '../../src/linux/netlink/namespace.ts';
@@ -37,6 +39,17 @@ function readTable(world: NftablesWorld) {
 
 function nftablesDiff(world: NftablesWorld, family: WantedFamily, wanted: Wanted): Difference[] {
   return diffNftables(family, readTable(world), wanted.node.localAddresses);
+}
+
+/** The same from a dump. */
+function savedDiff(world: NftablesWorld, family: WantedFamily, wanted: Wanted): Difference[] {
+  const { status, stdout, stderr } = spawnSync(
+    'ip',
+    ['netns', 'exec', world.namespace, 'nft', '-j', 'list', 'ruleset'],
+    { encoding: 'utf8' },
+  );
+  assert.equal(status, 0, stderr);
+  return diffSavedNftables(family, parseRuleset(stdout), wanted.node.localAddresses);
 }
 
 function iptablesDiff(world: IptablesWorld, family: WantedFamily, wanted: Wanted): Difference[] {
@@ -78,6 +91,7 @@ test('nftables: a table with a history of all scenarios has no difference at any
         driver ??= await world.start(one.options);
         await driver.to(one.table);
         assert.deepEqual(texts(nftablesDiff(world, one, wanted)), [], `${name} ${family}`);
+        assert.deepEqual(texts(savedDiff(world, one, wanted)), [], `${name} ${family}, saved`);
       }
     } finally {
       await world.close();
@@ -130,9 +144,10 @@ test('nftables: each change by others is named, with the service port it belongs
       world.nftScript(rendering.text);
       assert.deepEqual(texts(nftablesDiff(world, family, wanted)), []);
       world.nftScript(script.replaceAll('; add', '\nadd'));
-      const found = texts(nftablesDiff(world, family, wanted));
-      assert.equal(found.length, 1, `${script}: ${found.join('\n')}`);
-      assert.match(found[0]!, expected);
+      for (const found of [nftablesDiff, savedDiff].map((diff) => texts(diff(world, family, wanted)))) {
+        assert.equal(found.length, 1, `${script}: ${found.join('\n')}`);
+        assert.match(found[0]!, expected);
+      }
     }
   } finally {
     await world.close();

@@ -223,11 +223,9 @@ class RuleReader {
         return undefined;
       }
       case 'numgen': {
-        const { type, modulus, offset } = expression;
+        const { modulus, offset } = expression;
         const expr: Expr =
-          type === 'inc' && modulus === 1
-            ? { kind: 'value', value: 0n }
-            : { kind: 'random', modulus, offset };
+          modulus === 1 ? { kind: 'value', value: BigInt(offset) } : { kind: 'random', modulus, offset };
         this.#hold(expression.register, expr, 'integer', 4);
         return undefined;
       }
