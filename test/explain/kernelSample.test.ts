@@ -30,6 +30,8 @@ import {
 
 const seed = Number(process.env['EXPLAIN_SEED'] ?? 20_260);
 const worlds = Number(process.env['EXPLAIN_WORLDS'] ?? 12);
+/** Only this one of them, to see one again that did not agree. */
+const onlyWorld = process.env['EXPLAIN_WORLD'];
 const nodes = [1, 2];
 const wrongPort = 9999;
 
@@ -177,7 +179,7 @@ function load({ namespaces }: LabNetwork, n: number, wanted: Wanted): void {
   assert.equal(namespaces.run(node, ['conntrack', '-F']).status, 0);
 }
 
-function contextOf(network: LabNetwork): ProbeContext {
+function contextOf(network: LabNetwork, timeFactor = 1): ProbeContext {
   return {
     network,
     namespaceOf: (from) =>
@@ -186,7 +188,7 @@ function contextOf(network: LabNetwork): ProbeContext {
       const node = network.nodes.find((one) => nodeOwnAddresses(one).includes(ip));
       return node === undefined ? `other/${ip}` : `node-ip/${node.name}`;
     },
-    timeFactor: 1,
+    timeFactor,
   };
 }
 
@@ -224,9 +226,9 @@ async function check(network: LabNetwork, mode: RuleMode, sample: Sample, number
         expect: undefined,
       };
       let seen = seenIn((await runProbe(contextOf(network), spec)).record);
-      // A machine under load loses time: once more, as scenarios do.
+      // Clients and Pods share this process: a machine under load can keep it from answering. Once more, with patience.
       if (seen.outcomes.includes('timeout') && !expected.outcomes.includes('timeout')) {
-        seen = seenIn((await runProbe(contextOf(network), spec)).record);
+        seen = seenIn((await runProbe(contextOf(network, 5), spec)).record);
       }
       // Affinity keeps to one endpoint, and a probe ends with its first time-out.
       const isSure = !sent.hasAffinity && expected.outcomes.length === 1;
@@ -249,11 +251,13 @@ test('packets end in the kernel where rules and routes say', async (context) => 
       try {
         const counts = new Map<string, number>();
         for (const [number, sample] of samples.entries()) {
+          if (onlyWorld !== undefined && number !== Number(onlyWorld)) continue;
           for (const kind of await check(lab.network, mode, sample, number)) {
             counts.set(kind, (counts.get(kind) ?? 0) + 1);
           }
         }
         one.diagnostic(`predicted and seen: ${JSON.stringify(Object.fromEntries(counts))}`);
+        if (onlyWorld !== undefined) return;
         for (const kind of ['ok', 'refused', 'timeout']) assert.ok((counts.get(kind) ?? 0) > 0, kind);
       } finally {
         lab.close();

@@ -22,12 +22,22 @@ import { isWithin, nodeWorld, predicted, seenIn, union, type Machine, type Seen 
 /** Public ones and our own; EXPLAIN_SCENARIOS="NAME …" names others, `all` takes every one that sends packets. */
 const asked = (process.env['EXPLAIN_SCENARIOS'] ?? '').split(' ').filter((name) => name !== '');
 const usual: readonly string[] = [
+  'clusterip-tcp',
+  'clusterip-udp',
+  'dual-stack',
   'external-policy-local',
   'load-balancer',
+  'multi-port',
+  'multi-slice',
   'no-endpoints',
   'nodeport',
   'nodeport-addresses',
+  'readiness',
   'session-affinity',
+  'dual-stack-halves',
+  'many-ports',
+  'node-addresses',
+  'slices-overlap',
 ];
 const files = [dataDirectory, ownDirectory].flatMap((directory) =>
   readdirSync(directory)
@@ -97,12 +107,20 @@ for (const file of files) {
   }
 }
 
-describe('the rules in the kernel explain what each probe sees', { concurrency: 2 }, () => {
+// One at a time: rules are read between probes, and Pods and clients of this process cannot answer meanwhile.
+describe('the rules in the kernel explain what each probe sees', () => {
   for (const { scenario, mode } of scenarios) test(`${scenario.name} (${mode})`, () => play(scenario, mode));
 });
 
 async function play(scenario: Scenario, mode: RuleMode): Promise<void> {
   const truth = loadTruth(join(dataDirectory, 'truth'), scenario.name, mode);
+  // Some Pods come while it is played.
+  const pods = [
+    ...scenario.pods,
+    ...scenario.steps.flatMap(({ actions }) =>
+      actions.flatMap((action) => (action.kind === 'listen' ? [action.pod] : [])),
+    ),
+  ];
   const predictions = new Map<string, Seen>();
   const specs = new Map<string, ProbeSpec>();
   const result = await playScenario(scenario, {
@@ -115,12 +133,11 @@ async function play(scenario: Scenario, mode: RuleMode): Promise<void> {
     rules: undefined,
     beforeProbe: (spec, cluster) => {
       const machines = machinesNow(cluster, mode, spec.to.startsWith('['));
-      const all = sourcesOf(spec).map((source) => predicted(scenario.pods, machines, spec, source));
-      if (spec.sameAs !== undefined) {
-        for (const { backends } of all)
-          assert.equal(backends.length, 1, `${spec.id}: a client that is known`);
-      }
-      specs.set(spec.id, spec);
+      const all = sourcesOf(spec).map((source) => predicted(pods, machines, spec, source));
+      const isKnown = all.every(({ backends }) => backends.length === 1);
+      // Where clients were to be kept, they have to be known; where affinity has run out, they are not.
+      if (spec.sameAs !== undefined && spec.expect?.['kept'] !== 'not all') assert.ok(isKnown, spec.id);
+      specs.set(spec.id, { ...spec, sameAs: isKnown ? spec.sameAs : undefined });
       predictions.set(spec.id, union(all));
     },
   });
@@ -132,8 +149,8 @@ async function play(scenario: Scenario, mode: RuleMode): Promise<void> {
     const expected = predictions.get(id)!;
     const recorded: ScenarioRecord | undefined = truth?.probes.find((each) => each.id === id);
     const found = [seenIn(record), ...(isProbe(recorded) ? [seenIn(recorded)] : [])];
-    // Whom a client that is new to an affinity meets is chance; later it is known.
-    if (spec.sticky && spec.sameAs === undefined) {
+    // Whom a client that is new to an affinity meets is chance; later it is known. Of many, chance leaves some out.
+    if ((spec.sticky && spec.sameAs === undefined) || expected.backends.length > 20) {
       for (const seen of found) {
         assert.ok(isWithin(seen, expected), `${id}: ${JSON.stringify({ seen, expected })}`);
       }

@@ -1,11 +1,12 @@
 /** What a probe of the lab's two nodes must see, if each node's rules mean what the engine says. */
 import assert from 'node:assert/strict';
 import type { Family } from '../../src/api/objects.ts';
+import type { Step } from '../../src/explain/flow.ts';
 import type { Prediction } from '../../src/explain/outcome.ts';
 import type { Origin, Packet } from '../../src/explain/packet.ts';
 import { World } from '../../src/explain/world.ts';
 import type { ProbeRecord, ProbeSpec, ScenarioPod } from '../../src/lab/scenario/types.ts';
-import { canonicalIP, cidrContains, parseCIDR } from '../../src/services/ip.ts';
+import { canonicalIP, cidrContains, isLoopback, parseCIDR } from '../../src/services/ip.ts';
 
 export interface Machine {
   readonly name: string;
@@ -18,6 +19,13 @@ export interface Seen {
   readonly outcomes: readonly string[];
   readonly backends: readonly string[];
   readonly sources: readonly string[];
+}
+
+interface Backend {
+  /** As its answers carry it. */
+  readonly name: string;
+  readonly node: string;
+  readonly listens: boolean;
 }
 
 /** What probes ask for, as far as it decides where packets go. */
@@ -80,6 +88,12 @@ export function isWithin(part: Seen, whole: Seen): boolean {
   );
 }
 
+/** Clients tell "port unreachable" and a reset from all other refusals. */
+function refusalSeen(last: Step | undefined): string {
+  if (last?.effect.kind !== 'reject') return 'refused';
+  return /port-unreach|tcp[ -]reset/.test(last.effect.with) ? 'refused' : 'unreachable';
+}
+
 /** Follows a probe's first packet through the rules of one node, and of the next where it goes on to one. */
 export function predicted(
   pods: readonly ScenarioPod[],
@@ -98,7 +112,32 @@ export function predicted(
   const nodeName = probe.from.startsWith('node/') ? probe.from.slice(5) : pod?.node;
   const first = nodeName === undefined ? nodeFor(address) : all.findIndex(({ name }) => name === nodeName);
 
-  const isPod = (place: string): boolean => pods.some(({ ip }) => podAddress(ip) === split(place).address);
+  const backendAt = ({ address: ip, port: number }: ReturnType<typeof split>): Backend | undefined => {
+    for (const one of pods) {
+      const host = one.hostNetwork ? all.find(({ name }) => name === one.node) : undefined;
+      const inRange = one.ranges.some((range) => cidrContains(parseCIDR(range)!, ip));
+      if (host === undefined ? !inRange && podAddress(one.ip) !== ip : !isAddressOf(host, ip)) continue;
+      const listens = one.ports.includes(`${probe.proto}/${number}`);
+      // Several programs of a node share its addresses.
+      if (one.hostNetwork && !listens) continue;
+      const name = inRange ? `${one.name}-${ip.split(/[.:]/).at(-1)}` : one.name;
+      return { name, node: one.node, listens };
+    }
+    return undefined;
+  };
+  const isAddressOf = (machine: Machine, ip: string): boolean =>
+    machine.world(family).isLocal(ip) && !isLoopback(ip);
+  const isPod = (place: string): boolean => {
+    const end = split(place);
+    return backendAt(end) !== undefined && !all.some((one) => isAddressOf(one, end.address));
+  };
+  const programAt = ({ name }: Machine, number: number): string | undefined => {
+    const found = pods.find(
+      ({ hostNetwork, node, ports }) =>
+        hostNetwork && node === name && ports.includes(`${probe.proto}/${number}`),
+    );
+    return found === undefined ? undefined : `${found.name}:${number}`;
+  };
   const visit = (index: number, packet: Packet, seenAs: string, hops: number): void => {
     const machine = all[index]!;
     const world = machine.world(family);
@@ -107,10 +146,10 @@ export function predicted(
       assumptions.map(({ question }) => question),
     );
     assert.deepEqual(questions, [], 'nothing in these rules is unknown');
-    for (const { kind, destination, masqueraded } of prediction.possibilities[0]!.outcomes) {
+    for (const { kind, destination, masqueraded, steps } of prediction.possibilities[0]!.outcomes) {
       const from = masqueraded ? `node-ip/${machine.name}` : seenAs;
       if (kind === 'drop') outcomes.add('timeout');
-      else if (kind === 'reject' || kind === 'unknown') outcomes.add('refused');
+      else if (kind === 'reject' || kind === 'unknown') outcomes.add(refusalSeen(steps.at(-1)));
       else if (kind === 'node' || (kind === 'forward' && !isPod(destination))) {
         const other = all.findIndex((one) => one.world(family).isLocal(split(destination).address));
         if (kind === 'forward' && other >= 0 && hops < 3) {
@@ -121,18 +160,23 @@ export function predicted(
             interface: 'eth0',
           };
           visit(other, { ...packet, origin }, from, hops + 1);
-        } else if (kind === 'node') outcomes.add('refused');
-        else outcomes.add('timeout');
+        } else if (kind === 'node') {
+          const program = programAt(machine, split(destination).port);
+          if (program === undefined) outcomes.add('refused');
+          else {
+            outcomes.add('ok');
+            backends.add(program);
+            sources.add(from);
+          }
+        } else outcomes.add('timeout');
       } else {
         const end = split(destination);
-        const backend = pods.find((one) => podAddress(one.ip) === end.address);
-        const listens =
-          backend?.ports.some((text) => text === `${packet.protocol.toLowerCase()}/${end.port}`) === true;
+        const backend = backendAt(end);
         // An answer that does not come back through the node that translated the packet is nobody's answer.
         const isPassedBy =
           kind === 'endpoint' && !masqueraded && ![backend?.node, nodeName].includes(machine.name);
         if (backend === undefined || isPassedBy) outcomes.add('timeout');
-        else if (!listens) outcomes.add('refused');
+        else if (!backend.listens) outcomes.add('refused');
         else {
           outcomes.add('ok');
           backends.add(`${backend.name}:${end.port}`);
@@ -158,7 +202,8 @@ export function predicted(
     // A node that dials an address of its own uses it as source.
     address: source ?? (isLocal ? dialled : own),
     name: probe.from,
-    interface: pod !== undefined ? 'vethX' : nodeName === undefined ? 'eth0' : undefined,
+    interface:
+      pod !== undefined ? `veth${pod.ip.split('.').at(-1)}` : nodeName === undefined ? 'eth0' : undefined,
   };
   const packet: Packet = {
     family,
