@@ -1,7 +1,7 @@
 /** `explain --live` on a real kernel: what its traces say of real packets, in both modes, families and protocols. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { ObservedWay } from '../../src/explain/live.ts';
@@ -188,6 +188,37 @@ for (const program of ['nft', 'iptables-nft'] as const) {
     assert.doesNotMatch(html, /<script/);
   });
 }
+
+test(
+  'a Pod on a bridge with br_netfilter: the trace goes on behind it',
+  { skip: existsSync('/proc/sys/net/bridge') ? false : 'br_netfilter is not loaded' },
+  async (context) => {
+    const live = await LiveNode.make(context, 'nft');
+    const commands = [
+      'ip link add cni0 type bridge',
+      'ip link set cni0 up',
+      'ip addr del 10.244.1.1/32 dev front',
+      'ip route flush dev front',
+      'ip link set front master cni0',
+      'ip addr add 10.244.1.1/32 dev cni0',
+      'ip route add 10.244.1.50/32 dev cni0',
+      'sysctl -qw net.bridge.bridge-nf-call-iptables=1',
+    ];
+    for (const command of commands) live.inNode(command.split(' '));
+    const args = ['--from', 'pod/shop/front', '--to', '10.96.0.20:80', '--count', '4'];
+    const { live: seen, status } = await live.explain(args);
+    assert.equal(status, 0, JSON.stringify(seen));
+    assert.equal(seen.agrees, true);
+    for (const way of seen.ways) {
+      assert.equal(way.end, 'left', JSON.stringify(way));
+      assert.equal(way.agrees, true);
+      assert.deepEqual(
+        way.hooks.map(({ hook }) => hook),
+        ['prerouting', 'forward', 'postrouting'],
+      );
+    }
+  },
+);
 
 test('what rules refuse is seen too, though nobody remembers it', async (context) => {
   const live = await LiveNode.make(context, 'nft');
