@@ -7,6 +7,11 @@ import { silentLogger } from '../../src/log/logger.ts';
 import { expose } from '../../src/metrics/exposition.ts';
 import type { Reading } from '../../src/dataplane/counts.ts';
 import { IptablesCounterReader } from '../../src/dataplane/iptables/counts.ts';
+import { FrontendOwners, meaningOfRule as ipvsMeaning } from '../../src/dataplane/ipvs/counts.ts';
+import {
+  meaningOfRule as userspaceMeaning,
+  ServicePortCounts,
+} from '../../src/dataplane/userspace/counts.ts';
 import { CounterAccumulator } from '../../src/status/counters/accumulate.ts';
 import { ServiceCounters, seriesMax } from '../../src/status/counters/serviceCounters.ts';
 import { endpoint, route, table } from './support/routes.ts';
@@ -47,6 +52,45 @@ test('the same rule twice in one reading: both count', () => {
   const counts = new CounterAccumulator('IPv4');
   counts.take([reading('r', 2), reading('r', 3)]);
   assert.equal(totalOf(counts), 5);
+});
+
+test('the same rule twice in each of two readings: only what came in between is added', () => {
+  const counts = new CounterAccumulator('IPv4');
+  counts.take([reading('r', 2), reading('r', 3)]);
+  counts.take([reading('r', 2), reading('r', 4)]);
+  assert.equal(totalOf(counts), 6);
+});
+
+test('a last word counts what came since the reading before, and its key begins anew', () => {
+  const counts = new CounterAccumulator('IPv4', true);
+  counts.take([reading('r', 10)]);
+  counts.take([{ ...reading('r', 14), last: true }, reading('r', 3)]);
+  assert.equal(totalOf(counts), 17);
+  // One incarnation came and went between two readings; another is there.
+  counts.take([{ ...reading('r', 5), last: true }, { ...reading('r', 2), last: true }, reading('r', 9)]);
+  assert.equal(totalOf(counts), 17 + 2 + 2 + 9);
+  // Read, and then gone.
+  counts.take([reading('r', 10), { ...reading('r', 12), last: true }]);
+  assert.equal(totalOf(counts), 33);
+});
+
+test('what a reading may miss is not counted again when it is back; missing twice, it is gone', () => {
+  const counts = new CounterAccumulator('IPv4', true);
+  counts.take([reading('r', 10)]);
+  counts.take([]);
+  counts.take([reading('r', 11)]);
+  assert.equal(totalOf(counts), 11);
+  counts.take([]);
+  counts.take([]);
+  counts.take([reading('r', 4)]);
+  assert.equal(totalOf(counts), 15);
+});
+
+test('a rule that is known to be written anew counts in full, even where it has counted more than before', () => {
+  const counts = new CounterAccumulator('IPv4');
+  counts.take([reading('r', 3)]);
+  counts.take([{ ...reading('r', 5), fresh: true }]);
+  assert.equal(totalOf(counts), 8);
 });
 
 test('law: totals never shrink, and with a reading before every reset nothing is lost', () => {
@@ -116,6 +160,91 @@ COMMIT`;
       [1, { kind: 'refused', reason: 'localnet', verdict: 'drop', id: undefined }],
     ],
   );
+});
+
+test('IPVS mode: whose a virtual server is, and what its rules count', () => {
+  const web = route('web', [], {
+    frontends: [
+      { kind: 'clusterIP', ip: '10.96.0.10', port: 80, protocol: 'TCP' },
+      { kind: 'loadBalancerIP', ip: '192.0.2.7', port: 80, protocol: 'TCP' },
+      { kind: 'nodePort', ip: '', port: 30_080, protocol: 'TCP' },
+    ],
+  });
+  const owners = new FrontendOwners(table(web));
+  for (const [address, port, protocol, owner] of [
+    ['10.96.0.10', 80, 'TCP', id],
+    ['172.31.0.11', 30_080, 'TCP', id],
+    ['172.31.0.11', 30_080, 'UDP', undefined],
+    ['10.96.0.10', 81, 'TCP', undefined],
+  ] as const)
+    assert.equal(owners.of({ address, port, protocol }), owner, `${address}:${port}`);
+  const refusedBy = (reason: string, verdict: string, owner?: string): object => ({
+    kind: 'refused',
+    reason,
+    verdict,
+    id: owner,
+  });
+  for (const [rule, meaning] of [
+    ['KUBE-POSTROUTING -j MASQUERADE --random-fully', { kind: 'masqueraded' }],
+    ['KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN', undefined],
+    ['KUBE-SOURCE-RANGES-FIREWALL -j DROP', refusedBy('source_range', 'drop')],
+    [
+      'KUBE-IPVS-OUT-FILTER -s 192.0.2.7/32 -m ipvs --vaddr 192.0.2.7 --vproto 6 --vport 80 -j DROP',
+      refusedBy('source_range', 'drop', id),
+    ],
+    [
+      'KUBE-IPVS-FILTER -m conntrack --ctstate NEW -m set --match-set KUBE-IPVS-IPS dst -j REJECT --reject-with icmp-port-unreachable',
+      refusedBy('no_such_port', 'reject'),
+    ],
+    [
+      'KUBE-IPVS-DROP -m conntrack --ctstate NEW -m set --match-set KUBE-DROP-INTERNAL dst,dst -j DROP',
+      refusedBy('no_local_endpoints', 'drop'),
+    ],
+    ['INPUT -j DROP', undefined],
+  ] as const)
+    assert.deepEqual(ipvsMeaning(rule, owners), meaning, rule);
+});
+
+test('userspace mode: why a rule refuses, and whom', () => {
+  const web = route('web', [], { internal: 'cluster', external: 'drop' });
+  const routes = new Map([['default/web:http tcp', web]]);
+  for (const [rule, reason] of [
+    [
+      'KUBE-PORTALS-REFUSE -d 10.96.0.10/32 -p tcp -m comment --comment "default/web:http" -m tcp --dport 80 -j REJECT',
+      'no_endpoints',
+    ],
+    [
+      'KUBE-NODEPORT-REFUSE -p tcp -m comment --comment "default/web:http" -m tcp --dport 30080 -j DROP',
+      'no_local_endpoints',
+    ],
+    [
+      'KUBE-PORTALS-REFUSE -d 10.96.0.10/32 -p tcp -m comment --comment "default/web:http" -m tcp --dport 80 -j DROP',
+      'source_range',
+    ],
+    [
+      'KUBE-PORTALS-REFUSE -d 10.96.0.11/32 -p tcp -m comment --comment "default/gone:http" -m tcp --dport 80 -j DROP',
+      undefined,
+    ],
+    [
+      'KUBE-NODEPORT-NON-LOCAL -p tcp -m comment --comment "default/web:http" -m tcp --dport 4711 -j REJECT',
+      undefined,
+    ],
+  ] as const) {
+    const meaning = userspaceMeaning(rule, routes);
+    assert.equal(meaning?.kind === 'refused' ? meaning.reason : undefined, reason, rule);
+  }
+});
+
+test('userspace mode: a client that is tried on two endpoints is one connection', () => {
+  const counts = new ServicePortCounts();
+  const [one, two] = [endpoint('10.0.0.1'), endpoint('10.0.0.2')];
+  counts.chosen(one, false);
+  counts.chosen(two, true);
+  counts.chosen(undefined, true);
+  assert.equal(counts.connections, 1);
+  assert.deepEqual([...counts.endpoints.values()], [1, 1]);
+  counts.set(route('web', [two]));
+  assert.deepEqual([...counts.endpoints.keys()], [two.key]);
 });
 
 interface World {

@@ -16,7 +16,7 @@ import { refused, type CounterSource, type Meaning, type Reading } from '../coun
 import { readCounted, type CountedElement } from './countedElements.ts';
 import { readStickyNumber } from './keys.ts';
 import { dumpElements } from './kernelElements.ts';
-import { isCounted, type Layout, type SetName } from './layout.ts';
+import { countedSets, isCounted, type Layout, type SetName } from './layout.ts';
 import type { Entry, Mirror } from './mirror.ts';
 import { targetsOf, type Target } from './targets.ts';
 
@@ -28,21 +28,6 @@ const LIST_ELEMENTS = 3;
 
 /** Kept at most while nobody reads; then the older half is lost. */
 const lastWordsMax = 20_000;
-
-/** The order in which they are read: what is part of another count comes after it. */
-const countedSets: readonly SetName[] = [
-  'frontends',
-  'node-ports',
-  'unserved',
-  'unserved-node-ports',
-  'sticky-times',
-  'sticky-draws',
-  'endpoints',
-  'local-endpoints',
-  'node-port-endpoints',
-  'node-port-local-endpoints',
-  'sticky-targets',
-];
 
 /** Whose an element is. */
 interface Owner {
@@ -102,7 +87,7 @@ export class NftablesCounts implements CounterSource {
   constructor(options: NftablesCountsOptions) {
     this.#options = options;
     const { sets } = options.layout;
-    this.#sets = countedSets.filter((name) => {
+    this.#sets = countedSets.endpoints.filter((name) => {
       const set = sets.get(name);
       return set !== undefined && isCounted(set);
     });

@@ -188,11 +188,11 @@ function makeSets(
     sets.push(set(kubeProxy, 'sticky-targets', ['classid', address, 'inet_service']));
   const counted = countedSets[serviceCounters];
   return new Map(
-    sets.map((one) => [one.name as SetName, counted.includes(one.name) ? withCounter(one) : one]),
+    sets.map((one) => [one.name as SetName, counted.includes(one.name as SetName) ? withCounter(one) : one]),
   );
 }
 
-const dispatching = [
+const dispatching: readonly SetName[] = [
   'frontends',
   'node-ports',
   'unserved',
@@ -200,7 +200,8 @@ const dispatching = [
   'sticky-times',
   'sticky-draws',
 ];
-const countedSets: Readonly<Record<'off' | 'services' | 'endpoints', readonly string[]>> = {
+/** Sets whose elements count, in the order in which they are to be read: what is part of another count comes behind it. */
+export const countedSets: Readonly<Record<'off' | 'services' | 'endpoints', readonly SetName[]>> = {
   off: [],
   services: dispatching,
   endpoints: [

@@ -69,11 +69,11 @@ export class CounterAccumulator {
   }
 
   /** In the order of readings: what may miss a counter may give it twice, and its last word may come in between. */
-  #takeAtOnce({ rule, meaning, packets, fresh = false, last = false }: Reading, round: number): void {
+  #takeAtOnce({ rule, meaning, packets, fresh = false, last }: Reading, round: number): void {
     const known = this.#knownAs(rule, meaning, round);
     known.total.packets += fresh ? packets : grown(known.packets, packets);
     known.packets = packets;
-    if (last) this.#known.delete(rule);
+    if (last === true) this.#known.delete(rule);
   }
 
   /** The same rule may stand in a chain twice: what counts is their sum. */
