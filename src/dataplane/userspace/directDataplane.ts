@@ -2,7 +2,7 @@
  * Userspace mode without any packet rule, for a kernel without usable NAT: service addresses become this node's own,
  * and this process listens on each frontend. What rules decide elsewhere is decided when a connection is accepted.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import type { Family } from '../../api/objects.ts';
 import { watchAddresses } from '../../linux/addresses.ts';
 import type { Logger } from '../../log/logger.ts';
@@ -40,6 +40,8 @@ interface Served {
 }
 
 const reportInterval = 1000;
+/** Service ports whose listeners are opened in one turn of the event loop. */
+const openAtOnce = 64;
 const bindAttempts = 20;
 const bindPause = 10;
 
@@ -118,7 +120,11 @@ export class DirectDataplane implements Dataplane {
     const changes: readonly RouteChange[] = full ? this.#allChanges(routes) : request.changes.changes;
     // What is given up first: a frontend may move from one service port to another.
     for (const { id, after } of changes) this.#close(addresses, id, after);
-    for (const { id, after } of changes) if (after !== undefined) await this.#open(addresses, id, after);
+    for (const [i, { id, after }] of changes.entries()) {
+      // Connections have their turn in between.
+      if (i % openAtOnce === openAtOnce - 1) await nextTurn();
+      if (after !== undefined) await this.#open(addresses, id, after);
+    }
     if (full) addresses.removeStrays(request.serviceCIDRs);
     return { full };
   }

@@ -2,6 +2,7 @@
  * Node ports on 127.0.0.1 and ::1 without any rule or kernel setting: this process listens on them and passes
  * connections on. For modes whose rules cannot serve loopback addresses. The endpoint sees an address of this node.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Family } from '../../api/objects.ts';
 import type { Logger } from '../../log/logger.ts';
 import type { Route, RouteChange, ServicePortId } from '../../services/types.ts';
@@ -11,6 +12,9 @@ import type { Chooser, Listener, ProxyContext } from './context.ts';
 import type { SocketBudget } from './socketBudget.ts';
 import { TcpListener } from './tcpListener.ts';
 import { UdpListener } from './udpListener.ts';
+
+/** Service ports whose listeners are opened in one turn of the event loop. */
+const openAtOnce = 64;
 
 export interface LocalhostNodePortsOptions {
   readonly family: Family;
@@ -64,7 +68,11 @@ export class LocalhostNodePorts {
       if (served.listener !== undefined) this.#end(served.listener, false);
       this.#served.delete(id);
     }
-    for (const { id, after } of changes) if (after !== undefined) await this.#serve(id, after);
+    for (const [i, { id, after }] of changes.entries()) {
+      // Connections have their turn in between.
+      if (i % openAtOnce === openAtOnce - 1) await nextTurn();
+      if (after !== undefined) await this.#serve(id, after);
+    }
     if (changes.length > 0) this.#tell();
   }
 

@@ -22,8 +22,12 @@ export class PodInterfaces {
         : (name) => name.startsWith(detector.prefix);
   }
 
-  /** The way to this address is through an interface of Pods. */
+  /** The way to this address is through an interface of Pods. A link-local one may name its interface (`fe80::1%eth0`). */
   leadTo(address: string): boolean {
+    // Whoever is gone already has none.
+    if (address === '') return false;
+    const zone = address.indexOf('%');
+    if (zone >= 0) return this.#matches(address.slice(zone + 1));
     let found = this.#known.get(address);
     if (found === undefined) {
       const index = findOutgoingLink(this.#socket, address);

@@ -15,6 +15,7 @@ import type { Dataplane, DataplaneReport } from '../../../src/dataplane/dataplan
 import { cleanup } from '../../../src/dataplane/userspace/cleanup.ts';
 import { DirectDataplane } from '../../../src/dataplane/userspace/directDataplane.ts';
 import { LocalhostNodePorts } from '../../../src/dataplane/userspace/localhostNodePorts.ts';
+import { PodInterfaces } from '../../../src/dataplane/userspace/podInterfaces.ts';
 import { PortAllocator, type PortRange } from '../../../src/dataplane/userspace/portAllocator.ts';
 import { SocketBudget } from '../../../src/dataplane/userspace/socketBudget.ts';
 import {
@@ -450,6 +451,33 @@ function kernelTests(): void {
     assert.equal(await ask(vip.IPv4, 80), 'pod0');
     await dataplane.stop();
     await cleanUp();
+  });
+
+  test('interfaces of Pods: by the way to an address, or by the interface it names', () => {
+    const pods = new PodInterfaces({ kind: 'interface', name: 'pod1' });
+    const answers = [
+      '10.244.1.5',
+      '10.244.1.77',
+      '192.0.2.77',
+      '127.0.0.1',
+      'fd00:31::77',
+      '',
+      'fe80::1%pod1',
+      'fe80::1%eth0',
+    ];
+    assert.deepEqual(
+      answers.map((address) => pods.leadTo(address)),
+      [true, true, false, false, false, false, true, false],
+    );
+    run('ip', 'route', 'add', 'unreachable', '10.99.0.0/16');
+    assert.equal(pods.leadTo('10.99.0.1'), false);
+    run('ip', 'route', 'add', '192.0.2.77/32', 'dev', 'pod1');
+    assert.equal(pods.leadTo('192.0.2.77'), false, 'remembered');
+    pods.forget();
+    assert.equal(pods.leadTo('192.0.2.77'), true);
+    run('ip', 'route', 'del', '192.0.2.77/32', 'dev', 'pod1');
+    run('ip', 'route', 'del', 'unreachable', '10.99.0.0/16');
+    pods.close();
   });
 
   test('without NAT: Pods are told by their interface; others meet the external policy', async () => {
