@@ -12,6 +12,8 @@ import { walk } from '../../src/explain/walk.ts';
 import { World } from '../../src/explain/world.ts';
 import { userspacePorts } from '../../src/render/userspace.ts';
 import type { Endpoint } from '../../src/services/types.ts';
+import type { Family } from '../../src/api/objects.ts';
+import { canonicalIP, isLoopback } from '../../src/services/ip.ts';
 import { RouteTracker } from '../../src/services/routeTracker.ts';
 import { objectsOf, serviceArbitrary, type Spec } from './generated.ts';
 
@@ -84,6 +86,7 @@ const packetArbitrary = fc.record({
 });
 
 const setupArbitrary = fc.record({
+  family: fc.constantFrom('IPv4', 'IPv6'),
   detector: fc.constantFrom('cidr', 'cidr', 'none', 'interface'),
   masqueradeAll: fc.integer({ min: 0, max: 4 }).map((n) => n === 0),
   addresses: fc.constantFrom(
@@ -101,15 +104,17 @@ test('routes and the kernel state of every mode agree on every packet', () => {
       fc.array(packetArbitrary, { minLength: 1, maxLength: 6 }),
       setupArbitrary,
       (specs, packets, setup) => {
-        const tracker = new RouteTracker({ family: 'IPv4', nodeName: 'node-1' });
+        const { family } = setup;
+        const of = <T>(value: T): T => inFamily(family, value);
+        const tracker = new RouteTracker({ family, nodeName: 'node-1' });
         specs.forEach((spec, n) => {
           const [object, endpoints] = objectsOf(spec, n);
-          tracker.upsertService(object);
-          tracker.upsertSlice(endpoints);
+          tracker.upsertService(of(object));
+          tracker.upsertSlice({ ...of(endpoints), addressType: family });
         });
         tracker.take();
-        const options: DataplaneOptions = {
-          family: 'IPv4',
+        const options: DataplaneOptions = of({
+          family,
           masqueradeBit: 14,
           masqueradeAll: setup.masqueradeAll,
           localDetector:
@@ -121,16 +126,18 @@ test('routes and the kernel state of every mode agree on every packet', () => {
           nodeIP: '172.31.0.11',
           nodePortAddresses: setup.addresses,
           syncPeriod: 30_000,
-        };
+        });
         const world = new World({
-          nodeName: 'node-1',
-          family: 'IPv4',
-          nodeIP: '172.31.0.11',
-          localAddresses: ['127.0.0.1', '172.31.0.11', '172.31.1.11', '10.244.1.1'],
-          podNetworksHere: ['10.244.1.0/24'],
-          podNetworks: ['10.244.0.0/16'],
-          outInterface: 'eth0',
-          podInterface: 'cni0',
+          ...of({
+            nodeName: 'node-1',
+            family,
+            nodeIP: '172.31.0.11',
+            localAddresses: ['127.0.0.1', '172.31.0.11', '172.31.1.11', '10.244.1.1'],
+            podNetworksHere: ['10.244.1.0/24'],
+            podNetworks: ['10.244.0.0/16'],
+            outInterface: 'eth0',
+            podInterface: 'cni0',
+          }),
           recent: new Map(),
         });
         const machines = modes.map((mode) => {
@@ -138,10 +145,10 @@ test('routes and the kernel state of every mode agree on every packet', () => {
             mode,
             table: tracker.table,
             options,
-            localhostNodePorts: setup.addresses.some(
-              (cidr) => cidr === '0.0.0.0/0' || cidr.startsWith('127.'),
-            ),
-            serviceCIDRs: ['10.96.0.0/16'],
+            localhostNodePorts:
+              family === 'IPv4' &&
+              setup.addresses.some((cidr) => cidr === '0.0.0.0/0' || cidr.startsWith('127.')),
+            serviceCIDRs: of(['10.96.0.0/16']),
             listeners: anywhere,
           };
           return { wanted, machine: wantedMachine(wanted, world) };
@@ -162,10 +169,30 @@ test('routes and the kernel state of every mode agree on every packet', () => {
   );
 });
 
+/** The same with IPv6 addresses, wherever in it there are IPv4 ones. */
+function inFamily<T>(family: Family, value: T): T {
+  if (family === 'IPv4') return value;
+  if (typeof value === 'string') return toIPv6(value) as T;
+  if (Array.isArray(value)) return value.map((one: unknown) => inFamily(family, one)) as T;
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, one]: [string, unknown]) => [key, inFamily(family, one)]),
+  ) as T;
+}
+
+/** 10.244.1.10 = fd00:10:244:1::10, and networks of whole numbers likewise. */
+function toIPv6(text: string): string {
+  const [, a, b, c, d, prefix] = /^(\d+)\.(\d+)\.(\d+)\.(\d+)(?:\/(\d+))?$/.exec(text) ?? [];
+  if (a === undefined) return text;
+  if (a === '127') return prefix === undefined ? '::1' : '::1/128';
+  const ip = canonicalIP(a === '0' ? '::' : `fd00:${a}:${b}:${c}::${d}`)!;
+  return prefix === undefined ? ip : `${ip}/${{ 0: 0, 15: 48, 16: 48, 24: 64 }[prefix]}`;
+}
+
 /** The address of a Service, where the machine has it, is the source of what its own programs send to it. */
 function sourceOf(world: World, destination: string, usual: string): string {
   if (world.serviceAddresses.has(destination)) return destination;
-  return usual === '127.0.0.1' ? world.nodeIP : usual;
+  return isLoopback(usual) ? world.nodeIP : usual;
 }
 
 function makePacket(
@@ -180,25 +207,28 @@ function makePacket(
 ): Packet {
   const spec = specs[n] ?? specs[0]!;
   const number = specs[n] === undefined ? 0 : n;
-  const destination = {
-    cluster: `10.96.0.${number + 10}`,
-    external: `192.0.2.${number + 1}`,
-    balancer: `203.0.113.${number + 1}`,
-    node: '172.31.0.11',
-    second: '172.31.1.11',
-    loopback: kind === 'localhost' || kind === 'node' ? '127.0.0.1' : '172.31.0.11',
-    nobody: '10.96.5.5',
-  }[to];
+  const { family } = world;
+  const destination = inFamily(
+    family,
+    {
+      cluster: `10.96.0.${number + 10}`,
+      external: `192.0.2.${number + 1}`,
+      balancer: `203.0.113.${number + 1}`,
+      node: '172.31.0.11',
+      second: '172.31.1.11',
+      loopback: kind === 'localhost' || kind === 'node' ? '127.0.0.1' : '172.31.0.11',
+      nobody: '10.96.5.5',
+    }[to],
+  );
   const ofNode = to === 'node' || to === 'second' || to === 'loopback';
   // From 127.0.0.1 one reaches only addresses of this machine, and the other way round.
-  const source =
-    destination === '127.0.0.1'
-      ? '127.0.0.1'
-      : kind === 'localhost' || kind === 'node'
-        ? sourceOf(world, destination, address)
-        : address;
+  const source = isLoopback(destination)
+    ? destination
+    : kind === 'localhost' || kind === 'node'
+      ? sourceOf(world, destination, inFamily(family, address))
+      : inFamily(family, address);
   return {
-    family: 'IPv4',
+    family,
     protocol: spec.protocol,
     origin: {
       kind,
