@@ -175,5 +175,5 @@ test('an API server that does not answer is a remark, and what is known stays', 
   const known = clusterOf({ objects: [], problems: [], ignored: new Map(), others: [] });
   const { cluster, remarks } = await enrich(known, question, access('http://127.0.0.1:1'), silentLogger);
   assert.equal(cluster, known);
-  assert.match(remarks.join(), /The API server was asked for selectors, .* but could not be/);
+  assert.match(remarks.join(), /Selectors, .* are not known, because the API server could not be asked: /);
 });

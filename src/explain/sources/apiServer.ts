@@ -40,7 +40,6 @@ export async function enrich(
   log: Logger,
 ): Promise<Enriched> {
   const remarks: string[] = [];
-  const missing = 'selectors, headless Services, and labels and ports of Pods';
   try {
     const { kubeconfig, qps, burst } = clientConnection;
     const connection = await loadConnection({ kubeconfig, master, log });
@@ -60,7 +59,9 @@ export async function enrich(
     }
   } catch (error) {
     const said = (error as Error).message;
-    remarks.push(`The API server was asked for ${missing}, but could not be: ${said}.`);
+    remarks.push(
+      `Selectors, headless Services, and labels and ports of Pods are not known, because the API server could not be asked: ${said}.`,
+    );
     return { cluster, remarks };
   }
 }
