@@ -11,13 +11,15 @@ import { runInVm } from '../../src/lab/vm/vm.ts';
 
 const checkout = fileURLToPath(new URL('../..', import.meta.url));
 const files = readdirSync(join(checkout, 'test'), { recursive: true, encoding: 'utf8' })
-  .filter((file) => file.endsWith('.guest.ts') || /^dataplane\/ipvs\/.*\.test\.ts$/.test(file))
+  .filter((file) => file.endsWith('.guest.ts') || /^(dataplane|diff)\/ipvs.*\.test\.ts$/.test(file))
+  // These ask no kernel.
+  .filter((file) => !/ipvs\/(checks|plan|translate|vectors)\.test\.ts$|diff\/ipvs\.test\.ts$/.test(file))
   .map((file) => join('test', file))
   .sort();
 
 /** Files that set up the guest's own network: each has a guest to itself. */
 const alone = files.filter((file) =>
-  /ipvs\/(counts|kernel|switch|traffic)\.test\.ts$|explain\/ipvs\.guest\.ts$/.test(file),
+  /ipvs(\/counts|\/kernel|Kernel|\/switch|\/traffic)\.test\.ts$|explain\/ipvs\.guest\.ts$/.test(file),
 );
 
 for (const share of [files.filter((file) => !alone.includes(file)), ...alone.map((file) => [file])]) {
