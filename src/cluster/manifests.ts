@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { LineCounter, isMap, isNode, isScalar, parseAllDocuments } from 'yaml';
 import type { Document } from 'yaml';
 import type { ApiObject, Kind } from '../api/objects.ts';
+import { jsonPlaces, type JsonPlace } from './jsonPositions.ts';
 import { decodeJsonObject } from './decode/json.ts';
 import { checkStrictly } from './strict.ts';
 
@@ -152,8 +153,7 @@ class Collector implements Manifests {
   file(file: string, text: string): void {
     const json = parseJson(text);
     if (json !== undefined) {
-      // Taken apart once more, with positions, only if one is asked for: that takes a hundred times as long.
-      if (json.value !== null) this.value(new Source(file, () => parseLocated(text)), json.value, []);
+      if (json.value !== null) this.value(new Source(file, () => placesInJson(text)), json.value, []);
       return;
     }
     const lines = new LineCounter();
@@ -175,7 +175,7 @@ class Collector implements Manifests {
         continue;
       }
       if (value !== null && value !== undefined)
-        this.value(new Source(file, () => ({ document, lines })), value, []);
+        this.value(new Source(file, () => yamlPlaces(document, lines)), value, []);
     }
   }
 
@@ -267,17 +267,47 @@ function printField(path: Path): string {
   return text;
 }
 
-/** A document with where everything in it stands. */
-interface Located {
-  readonly document: Document;
+/** Where things stand in a document; offsets count from 0. */
+interface Places {
+  /** Undefined: there is no such field. */
+  value(path: Path): number | undefined;
+  key(path: Path): number | undefined;
   readonly lines: LineCounter;
 }
 
-function parseLocated(text: string): Located {
+function yamlPlaces(document: Document, lines: LineCounter): Places {
+  const find = (path: Path): unknown => (path.length === 0 ? document.contents : document.getIn(path, true));
+  return {
+    lines,
+    value: (path) => {
+      const node = find(path);
+      return isNode(node) ? node.range?.[0] : undefined;
+    },
+    key: (path) => {
+      const parent = find(path.slice(0, -1));
+      if (!isMap(parent)) return undefined;
+      const pair = parent.items.find(({ key }) => isScalar(key) && key.value === path.at(-1));
+      return isScalar(pair?.key) ? pair.key.range?.[0] : undefined;
+    },
+  };
+}
+
+function placesInJson(text: string): Places {
   const lines = new LineCounter();
-  const [document] = parseAllDocuments(text, { lineCounter: lines, uniqueKeys: true });
-  if (document === undefined || !('contents' in document)) throw new Error('a document was expected');
-  return { document, lines };
+  lines.addNewLine(0);
+  for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) lines.addNewLine(at + 1);
+  const root = jsonPlaces(text);
+  const find = (path: Path): JsonPlace | undefined => {
+    let place: JsonPlace | undefined = root;
+    for (const step of path)
+      place = typeof step === 'number' ? place?.items?.[step] : place?.members?.get(step)?.value;
+    return place;
+  };
+  return {
+    lines,
+    value: (path) => find(path)?.at,
+    key: (path) => find(path.slice(0, -1))?.members?.get(String(path.at(-1)))?.key,
+  };
 }
 
 /** Undefined: not one document of JSON, or one with a key that comes twice in a map. */
@@ -303,50 +333,37 @@ function countKeys(value: unknown): number {
   return count;
 }
 
-/** Finds where in a file a field stands. */
+/** Finds where in a file a field stands; places are looked for when one is asked for first. */
 class Source {
   readonly file: string;
-  private readonly locate: () => Located;
-  private located: Located | undefined;
+  readonly #look: () => Places;
+  #places: Places | undefined;
 
-  constructor(file: string, locate: () => Located) {
+  constructor(file: string, look: () => Places) {
     this.file = file;
-    this.locate = locate;
-  }
-
-  private get document(): Document {
-    return (this.located ??= this.locate()).document;
-  }
-
-  private get lines(): LineCounter {
-    return (this.located ??= this.locate()).lines;
+    this.#look = look;
   }
 
   /** The key of a field, not its value. */
   keyPosition(path: Path): { file: string; line: number; column: number } {
-    const parent: unknown =
-      path.length === 1 ? this.document.contents : this.document.getIn(path.slice(0, -1), true);
-    if (isMap(parent)) {
-      const pair = parent.items.find(({ key }) => isScalar(key) && key.value === path.at(-1));
-      if (pair !== undefined && isScalar(pair.key) && pair.key.range) {
-        const { line, col } = this.lines.linePos(pair.key.range[0]);
-        return { file: this.file, line, column: col };
-      }
-    }
-    return this.position(path);
+    const places = (this.#places ??= this.#look());
+    return this.#at(places.key(path)) ?? this.position(path);
   }
 
   /** The field, or what comes nearest to it if it is not there. */
   position(path: Path): { file: string; line: number; column: number } {
+    const places = (this.#places ??= this.#look());
     for (let length = path.length; length >= 0; length--) {
-      const node: unknown =
-        length === 0 ? this.document.contents : this.document.getIn(path.slice(0, length), true);
-      if (isNode(node) && node.range) {
-        const { line, col } = this.lines.linePos(node.range[0]);
-        return { file: this.file, line, column: col };
-      }
+      const found = this.#at(places.value(path.slice(0, length)));
+      if (found !== undefined) return found;
     }
     return { file: this.file, line: 0, column: 0 };
+  }
+
+  #at(offset: number | undefined): { file: string; line: number; column: number } | undefined {
+    if (offset === undefined || this.#places === undefined) return undefined;
+    const { line, col } = this.#places.lines.linePos(offset);
+    return { file: this.file, line, column: col };
   }
 }
 
