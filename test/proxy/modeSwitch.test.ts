@@ -2,8 +2,8 @@
  * A node goes from every mode to every other, and back: the program is ended by SIGTERM on the way there and by SIGKILL
  * on the way back, and started as users start it. What is then in the kernel is what a fresh start makes, connections
  * that are held live on where the kernel has them, and none of a stream of new ones fails where rules stay in force.
- * `pointsman run --cleanup` leaves nothing of any mode. IPVS mode has its own file, for the guest:
- * test/dataplane/ipvs/switch.test.ts.
+ * `pointsman run --cleanup` leaves nothing of any mode. IPVS mode has files of its own, for the guest:
+ * test/dataplane/ipvs/switch*.test.ts.
  */
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
