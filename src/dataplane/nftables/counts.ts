@@ -9,6 +9,7 @@ import { formatAddress } from '../../linux/address-bytes.ts';
 import type { Expression } from '../../linux/netlink/nftables/expressions.ts';
 import { attributesOf, NFGENMSG_LENGTH, type Message } from '../../linux/netlink/message.ts';
 import type { Rule } from '../../linux/netlink/nftables/objects.ts';
+import { isCounted } from '../../linux/netlink/nftables/setCounter.ts';
 import { NftSocket } from '../../linux/netlink/nftables/socket.ts';
 import { NETLINK_NETFILTER, NetlinkSocket } from '../../linux/netlink/socket.ts';
 import type { ServicePortId } from '../../services/types.ts';
@@ -16,7 +17,7 @@ import { refused, type CounterSource, type Meaning, type Reading } from '../coun
 import { readCounted, type CountedElement } from './countedElements.ts';
 import { readStickyNumber } from './keys.ts';
 import { dumpElements } from './kernelElements.ts';
-import { countedSets, isCounted, type Layout, type SetName } from './layout.ts';
+import { countedSets, type Layout, type SetName } from './layout.ts';
 import type { Entry, Mirror } from './mirror.ts';
 import { targetsOf, type Target } from './targets.ts';
 

@@ -14,9 +14,9 @@ import {
   type Rule,
   type Table,
 } from '../../linux/netlink/nftables/objects.ts';
-import { MessageWriter, NLA_F_NESTED } from '../../linux/netlink/message.ts';
-import { writeExpressionBody, type Selector } from '../../linux/netlink/nftables/expressions.ts';
+import type { Selector } from '../../linux/netlink/nftables/expressions.ts';
 import { ct, fib, ip, ip6, meta, numgen, th } from '../../linux/netlink/nftables/selectors.ts';
+import { withCounter } from '../../linux/netlink/nftables/setCounter.ts';
 import * as statement from '../../linux/netlink/nftables/statements.ts';
 import type { Statement } from '../../linux/netlink/nftables/statements.ts';
 import type { TypeName } from '../../linux/netlink/nftables/types.ts';
@@ -213,20 +213,6 @@ export const countedSets: Readonly<Record<'off' | 'services' | 'endpoints', read
     'sticky-targets',
   ],
 };
-
-/** NFTA_SET_EXPR: what every element of the set does when it is found. */
-const setExpression = 17;
-
-function withCounter(set: NftSet): NftSet {
-  const writer = new MessageWriter(64);
-  writeExpressionBody(writer, { kind: 'counter', bytes: 0n, packets: 0n });
-  return { ...set, unknown: [{ type: setExpression | NLA_F_NESTED, value: writer.written().slice() }] };
-}
-
-/** Whether the elements of a set count. */
-export function isCounted(set: NftSet): boolean {
-  return set.unknown?.some(({ type }) => (type & ~NLA_F_NESTED) === setExpression) ?? false;
-}
 
 interface ChainOptions {
   readonly family: 'ip' | 'ip6';

@@ -3,12 +3,13 @@
  * removes. Kept is only what a route does not say by itself: the slots of its endpoints and its numbers for affinity.
  */
 import type { Element } from '../../linux/netlink/nftables/objects.ts';
+import { isCounted } from '../../linux/netlink/nftables/setCounter.ts';
 import { commentMax } from '../../linux/netlink/nftables/userdata.ts';
 import { cidrRange } from '../../services/ip.ts';
 import type { Endpoint, Route, ServicePortId } from '../../services/types.ts';
 import { ChainPool } from './chainPool.ts';
 import { addressKey, endpointValue, hairpinKey, joinKeys, slotKey, stickyNumber, targetKey } from './keys.ts';
-import { isCounted, type Layout, type SetName } from './layout.ts';
+import type { Layout, SetName } from './layout.ts';
 import { recordingChains } from './serviceChains.ts';
 import { assignSlots } from './slots.ts';
 import { allowedSources, setsOf, targetsOf, type Target } from './targets.ts';

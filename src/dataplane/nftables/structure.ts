@@ -2,8 +2,9 @@
 import type { Batch } from '../../linux/netlink/nftables/batch.ts';
 import { sameHook, sameRule, sameSet } from '../../linux/netlink/nftables/compare.ts';
 import { chain, setFlags, type Chain, type NftSet, type Rule } from '../../linux/netlink/nftables/objects.ts';
+import { isCounted } from '../../linux/netlink/nftables/setCounter.ts';
 import type { NftSocket } from '../../linux/netlink/nftables/socket.ts';
-import { isCounted, type ChainWithRules, type Layout, type SetName } from './layout.ts';
+import type { ChainWithRules, Layout, SetName } from './layout.ts';
 
 export class Structure {
   readonly hasTable: boolean;

@@ -4,6 +4,7 @@ import type { Chain, Element, Hook, NftSet, Rule, Table, TableFamily, TableName 
 import { setFlags } from './objects.ts';
 import { printDuration, printElements, printExpressions, quote, type PrintContext } from './print-rule.ts';
 import { printSelector } from './selectors.ts';
+import { isCounted } from './setCounter.ts';
 
 export { printDuration, printElement, printElements, printExpressions, printVerdict } from './print-rule.ts';
 
@@ -75,6 +76,7 @@ function setLines(set: NftSet): string[] {
   if ((set.flags & setFlags.timeout) !== 0) flags.push('timeout');
   if (flags.length > 0) lines.push(`flags ${flags.join(',')}`);
   if (set.timeout !== undefined) lines.push(`timeout ${printDuration(set.timeout)}`);
+  if (isCounted(set)) lines.push('counter');
   if (set.comment !== undefined) lines.push(`comment ${quote(set.comment)}`);
   return lines;
 }
