@@ -13,7 +13,9 @@ const checkout = fileURLToPath(new URL('../..', import.meta.url));
 const files = readdirSync(join(checkout, 'test'), { recursive: true, encoding: 'utf8' })
   .filter((file) => file.endsWith('.guest.ts') || /^(dataplane|diff)\/ipvs.*\.test\.ts$/.test(file))
   // These ask no kernel, or any kernel does.
-  .filter((file) => !/ipvs\/(checks|cleanup|plan|translate|vectors)\.test\.ts$|diff\/ipvs\.test\.ts$/.test(file))
+  .filter(
+    (file) => !/ipvs\/(checks|cleanup|plan|translate|vectors)\.test\.ts$|diff\/ipvs\.test\.ts$/.test(file),
+  )
   .map((file) => join('test', file))
   .sort();
 
