@@ -5,6 +5,8 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { ObservedWay } from '../../src/explain/live.ts';
+import { markingBatch, markingTable } from '../../src/explain/live/marking.ts';
+import { inNamespace, makeNamespace, removeNamespace } from '../support/namespace.ts';
 import { LiveNode, type RuleProgram } from './liveNode.ts';
 
 const endpoints = { IPv4: /^10\.244\.1\.1[01]:8080$/, IPv6: /^\[fd00:10:244:1::1[01]\]:8080$/ } as const;
@@ -267,6 +269,34 @@ u.on('error', () => {}); setInterval(() => u.send('x', 30053, '172.31.0.11'), 10
     notes.some((note) => note.startsWith('not asked: its connection was known already')),
     JSON.stringify(seen),
   );
+});
+
+test('nft can read the table that marks', () => {
+  const namespace = makeNamespace();
+  for (const family of ['IPv4', 'IPv6'] as const) {
+    for (const hook of ['prerouting', 'output'] as const) {
+      const packet = {
+        family,
+        protocol: 'TCP',
+        origin: { kind: 'outside', address: addresses[family].client, name: '', interface: undefined },
+        sourcePort: 4711,
+        destination: addresses[family].service,
+        destinationPort: 80,
+      } as const;
+      const batch = markingBatch(markingTable(packet, 1), {
+        packet,
+        hook,
+        source: addresses[family].client,
+        sourcePorts: [4711, 4712],
+        most: 2,
+      });
+      inNamespace(namespace, ['nft', '-c', '-f', '-'], {
+        input: batch.toScript(),
+        stdio: ['pipe', 'pipe', 'pipe'],
+      });
+    }
+  }
+  removeNamespace(namespace);
 });
 
 for (const program of ['nft', 'iptables-legacy'] as const) {

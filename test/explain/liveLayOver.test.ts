@@ -71,7 +71,7 @@ const book = makeRuleBook(
 const own = markingTable(packet, 77);
 const event = (more: Partial<TraceEvent>): TraceEvent => ({
   table: own,
-  chain: 'mark',
+  chain: 'chosen',
   type: 'rule',
   id: 9,
   verdict: { code: 'continue' },

@@ -160,7 +160,7 @@ export function traceEnd(
     };
   if (hook === 'postrouting')
     return { end: 'left', ended: `sent on as ${describePacket(packet)}`, destination };
-  const behind = (hook ?? lastVisit?.hook ?? 'prerouting').toUpperCase();
+  const behind = (hook ?? lastVisit?.hook ?? order[0]!).toUpperCase();
   if (arrived) {
     const ended = `not told of behind ${behind}, though the connection went on: what it met there is not known`;
     return { end: 'unseen', ended, destination };

@@ -42,11 +42,14 @@ export interface MarkedPackets {
 
 /** Of the table's name; the socket that owns it is the rest. */
 export const markingPrefix = 'pointsman-trace-';
-export const markChain = 'mark';
+export const markChain = 'chosen';
 /** Bridges (br_netfilter) forget on their way to other hooks that a packet is traced: here it is said again. */
 export const againChains = { forward: 'again-forward', input: 'again-input' } as const;
 /** Empty chains behind all others: they tell how the packet left the hook. */
-export const endChains = ['input', 'output', 'forward', 'postrouting'] as const;
+const endChains = {
+  output: ['postrouting', 'input'],
+  prerouting: ['input', 'forward', 'postrouting'],
+} as const;
 
 export function markingTable(packet: Packet, portId: number): Table {
   return table(packet.family === 'IPv6' ? 'ip6' : 'ip', `${markingPrefix}${portId}`, {
@@ -70,7 +73,8 @@ export function markingBatch(own: Table, marked: MarkedPackets): Batch {
     );
   }
   batch.add(chain(own, markChain, { type: 'filter', hook, priority: first }));
-  for (const end of endChains) batch.add(chain(own, end, { type: 'filter', hook: end, priority: last }));
+  for (const end of endChains[hook])
+    batch.add(chain(own, end, { type: 'filter', hook: end, priority: last }));
   if (hook === 'prerouting') {
     for (const [at, name] of Object.entries(againChains) as ['forward' | 'input', string][]) {
       batch.add(chain(own, name, { type: 'filter', hook: at, priority: first })).add(
