@@ -45,8 +45,27 @@ function endOnSignalsAsInit(): void {
   for (const [signal, code] of Object.entries(codes)) process.on(signal, () => process.exit(code));
 }
 
+/** Whoever reads our output has seen enough (`… | head`): the end, as SIGPIPE brings it to other programs. */
+function endWithoutReader(): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+    process.exit(141);
+  });
+}
+
+/** A pipe takes 64 KiB at a time, and what it has not taken is lost with the process. */
+async function delivered(): Promise<void> {
+  for (const stream of [process.stdout, process.stderr])
+    await new Promise<void>((resolve) => {
+      stream.write('', () => resolve());
+    });
+}
+
 process.on('uncaughtException', (error) => endAfterCrash('Uncaught exception', error));
 process.on('unhandledRejection', (reason) => endAfterCrash('Unhandled rejection', reason));
 endOnSignalsAsInit();
+endWithoutReader();
+const exitCode = await main(process.argv.slice(2));
+await delivered();
 // Not only the exit code: a command that has failed may have left sockets or timers behind.
-process.exit(await main(process.argv.slice(2)));
+process.exit(exitCode);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { readFileSync, rmSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -79,4 +80,47 @@ test('--write-config-to writes a document that is read back, and ends with 0', (
   const failed = pointsman('--write-config-to', join(folder, 'none/out.yaml'));
   assert.equal(failed.status, 1);
   assert.match(failed.stderr, /"Error running ProxyServer" err="ENOENT.*\n.*"command failed" err="ENOENT/);
+});
+
+/** Writes more than a pipe takes at once: 3,000 findings. */
+function talker() {
+  const file = join(folder, 'many.json');
+  const items = Array.from({ length: 3000 }, (_, i) => ({
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: `svc-${i}` },
+    spec: { clusterIPP: '10.96.0.1' },
+  }));
+  writeFileSync(file, JSON.stringify({ apiVersion: 'v1', kind: 'List', items }));
+  const argv = [
+    '--import',
+    'tsx',
+    'src/main.ts',
+    'render',
+    '--check',
+    '--cluster-cidr=10.244.0.0/16',
+    '-f',
+    file,
+  ];
+  return spawn(process.execPath, argv, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
+}
+
+test('a slow reader of a pipe gets all of it', async () => {
+  const child = talker();
+  await once(child.stdout, 'readable');
+  // It is done with its work by now, and the pipe is full.
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  let text = '';
+  child.stdout.setEncoding('utf8').on('data', (part: string) => (text += part));
+  const [code] = (await once(child, 'close')) as [number];
+  assert.equal(code, 1);
+  assert.match(text, /3000 Services, 0 EndpointSlices: 3000 errors, \d+ warnings\n$/);
+});
+
+test('a reader that goes away ends it, as SIGPIPE would', async () => {
+  const child = talker();
+  await once(child.stdout, 'readable');
+  child.stdout.destroy();
+  const [code] = (await once(child, 'close')) as [number];
+  assert.equal(code, 141);
 });
