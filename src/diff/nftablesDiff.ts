@@ -2,7 +2,7 @@
  * Wanted against the kernel's table. What history decides is not compared: handles, the slots of endpoints, the numbers
  * under which clients are remembered, and what is counted.
  */
-import { sameHook, signExpressions } from '../linux/netlink/nftables/compare.ts';
+import { signExpressions } from '../linux/netlink/nftables/compare.ts';
 import { setFlags, type Element, type NftSet, type Rule } from '../linux/netlink/nftables/objects.ts';
 import {
   printElement,
@@ -32,7 +32,7 @@ export function diffNftables(
     add({ kind: 'missing', object: 'table', where: name, wanted: [], actual: [] });
     return found;
   }
-  diffChains(wanted, actual, name, add);
+  diffChains(chainTexts(wanted), chainTexts(actual), name, add);
   const owner = ownerOf(family);
   for (const set of wanted.sets) {
     const where = `${name} ${set.name}`;
@@ -57,35 +57,72 @@ export type AddDifference = (
   servicePort?: string,
 ) => void;
 
-function diffChains(wanted: TableContents, actual: TableContents, table: string, add: AddDifference): void {
-  for (const chain of wanted.chains) {
+/** A chain in a form in which equal ones do the same. */
+export interface ChainText {
+  readonly name: string;
+  readonly hook: string;
+  /** `sign` is what counts, `text` what people read. */
+  readonly rules: readonly { readonly sign: string; readonly text: string }[];
+}
+
+interface HookFields {
+  readonly type: string;
+  readonly hook: string;
+  readonly priority: number;
+  readonly policy?: string;
+}
+
+/** `type nat hook prerouting priority -100; policy accept;` */
+export function hookText(hook: HookFields | undefined): string {
+  if (hook === undefined) return 'no hook';
+  const { type, hook: name, priority, policy = 'accept' } = hook;
+  return `type ${type} hook ${name} priority ${priority}; policy ${policy};`;
+}
+
+function chainTexts({ chains, rules }: TableContents): ChainText[] {
+  return chains.map(({ name, hook }) => ({
+    name,
+    hook: hookText(hook),
+    rules: rules
+      .filter((rule) => rule.chain === name)
+      .map((rule) => ({ sign: signRule(rule), text: printRule(rule) })),
+  }));
+}
+
+export function diffChains(
+  wanted: readonly ChainText[],
+  actual: readonly ChainText[],
+  table: string,
+  add: AddDifference,
+): void {
+  const texts = ({ rules }: ChainText): string[] => rules.map(({ text }) => text);
+  for (const chain of wanted) {
     const where = `${table} ${chain.name}`;
-    const rules = wanted.rules.filter((rule) => rule.chain === chain.name);
-    const there = actual.chains.find((one) => one.name === chain.name);
-    const print = (rule: Rule): string => printRule(rule);
+    const there = actual.find((one) => one.name === chain.name);
     if (there === undefined) {
-      add({ kind: 'missing', object: 'chain', where, wanted: rules.map(print), actual: [] });
+      add({ kind: 'missing', object: 'chain', where, wanted: texts(chain), actual: [] });
       continue;
     }
-    if (!sameHook(chain, there)) {
-      const hook = (one: typeof chain): string => JSON.stringify(one.hook ?? 'no hook');
-      add({ kind: 'altered', object: 'chain', where, wanted: [hook(chain)], actual: [hook(there)] });
-    }
-    const have = actual.rules.filter((rule) => rule.chain === chain.name);
-    const { missing, extra } = unmatched(rules, have, signRule);
-    for (const rule of missing)
-      add({ kind: 'missing', object: 'rule', where, wanted: [print(rule)], actual: [] });
-    for (const rule of extra)
-      add({ kind: 'extra', object: 'rule', where, wanted: [], actual: [print(rule)] });
+    if (chain.hook !== there.hook)
+      add({ kind: 'altered', object: 'chain', where, wanted: [chain.hook], actual: [there.hook] });
+    const { missing, extra } = unmatched(chain.rules, there.rules, ({ sign }) => sign);
+    for (const { text } of missing)
+      add({ kind: 'missing', object: 'rule', where, wanted: [text], actual: [] });
+    for (const { text } of extra) add({ kind: 'extra', object: 'rule', where, wanted: [], actual: [text] });
     if (missing.length > 0 || extra.length > 0) continue;
-    if (rules.every((rule, i) => signRule(rule) === signRule(have[i]!))) continue;
-    const sides = { wanted: rules.map(print), actual: have.map(print) };
+    if (chain.rules.every(({ sign }, n) => sign === there.rules[n]!.sign)) continue;
+    const sides = { wanted: texts(chain), actual: texts(there) };
     add({ kind: 'altered', object: 'rule', where: `${where} (order)`, ...sides });
   }
-  for (const chain of actual.chains) {
-    if (wanted.chains.some((one) => one.name === chain.name)) continue;
-    const lines = actual.rules.filter((rule) => rule.chain === chain.name).map((rule) => printRule(rule));
-    add({ kind: 'extra', object: 'chain', where: `${table} ${chain.name}`, wanted: [], actual: lines });
+  for (const chain of actual) {
+    if (wanted.some((one) => one.name === chain.name)) continue;
+    add({
+      kind: 'extra',
+      object: 'chain',
+      where: `${table} ${chain.name}`,
+      wanted: [],
+      actual: texts(chain),
+    });
   }
 }
 
@@ -149,7 +186,7 @@ function entriesOf(set: NftSet, contents: TableContents): Entry[] {
   const hex = (bytes: Uint8Array | undefined): string => Buffer.from(bytes ?? []).toString('hex');
   const valueOf = ({ data, verdict }: Element): string =>
     verdict === undefined ? hex(data) : `${verdict.code} ${verdict.chain ?? ''}`;
-  if (set.name.endsWith('endpoints')) return slottedEntries(set, elements);
+  if (set.name.endsWith('endpoints')) return slottedEntries(elements.map((element) => slotOf(set, element)));
   if (set.name === 'sticky-times') {
     return elements.map((element) => ({
       key: `${element.comment}`,
@@ -182,29 +219,42 @@ function entriesOf(set: NftSet, contents: TableContents): Entry[] {
   }));
 }
 
+/** One slot of a frontend: `KEY . SLOT : ENDPOINT` as nft prints it. */
+export interface Slot {
+  /** The key without the slot. */
+  readonly frontend: string;
+  readonly number: number;
+  readonly text: string;
+}
+
+function slotOf(set: NftSet, element: Element): Slot {
+  const { key } = element;
+  return {
+    frontend: Buffer.from(key.subarray(0, key.length - 4)).toString('hex'),
+    number: readStickyNumber(key, key.length - 4),
+    text: printElement(set, bare(element)),
+  };
+}
+
 /** All endpoints of one frontend are one entry: which slot one is in means nothing. */
-function slottedEntries(set: NftSet, elements: readonly Element[]): Entry[] {
+export function slottedEntries(slots: readonly Slot[]): Entry[] {
   const lists = new Map<
     string,
-    { readonly head: string; readonly texts: string[]; readonly slots: number[] }
+    { readonly head: string; readonly texts: string[]; readonly numbers: number[] }
   >();
-  for (const element of elements) {
-    const { key } = element;
-    const head = Buffer.from(key.subarray(0, key.length - 4)).toString('hex');
-    const text = printElement(set, bare(element));
+  for (const { frontend, number, text } of slots) {
     const [keyPart = '', endpoint = ''] = text.split(' : ');
-    let list = lists.get(head);
+    let list = lists.get(frontend);
     if (list === undefined) {
-      list = { head: keyPart.slice(0, keyPart.lastIndexOf(' . ')), texts: [], slots: [] };
-      lists.set(head, list);
+      list = { head: keyPart.slice(0, keyPart.lastIndexOf(' . ')), texts: [], numbers: [] };
+      lists.set(frontend, list);
     }
     list.texts.push(endpoint);
-    list.slots.push(readStickyNumber(key, key.length - 4));
+    list.numbers.push(number);
   }
-  return [...lists].map(([key, { head, texts, slots }]) => {
-    const sorted = texts.toSorted().join(', ');
-    const gap = slots.toSorted((a, b) => a - b).some((slot, i) => slot !== i);
-    const value = gap ? `${sorted} (a slot is missing)` : sorted;
+  return [...lists].map(([key, { head, texts, numbers }]) => {
+    const gap = numbers.toSorted((a, b) => a - b).some((number, i) => number !== i);
+    const value = texts.toSorted().join(', ') + (gap ? ' (a slot is missing)' : '');
     return { key, value, text: `${head} : ${value}` };
   });
 }

@@ -8,8 +8,18 @@ import type { Expr, NftElement, NftRule, NftSet, NftStatement, NftTable } from '
 import { nftablesContents } from '../render/nftables.ts';
 import type { RuleConfig } from '../render/node.ts';
 import type { WantedFamily } from '../render/wanted.ts';
-import { unmatched, type Difference } from './difference.ts';
-import { diffEntries, ownerOf, type AddDifference, type Entry } from './nftablesDiff.ts';
+import type { Difference } from './difference.ts';
+import {
+  diffChains,
+  diffEntries,
+  hookText,
+  ownerOf,
+  slottedEntries,
+  type AddDifference,
+  type ChainText,
+  type Entry,
+  type Slot,
+} from './nftablesDiff.ts';
 
 export const savedNftNote =
   'Session affinity is compared by its rules and by the Services that have it, not by the numbers it goes by.';
@@ -31,7 +41,7 @@ export function diffSavedNftables(
     add({ kind: 'missing', object: 'table', where: name, wanted: [], actual: [] });
     return found;
   }
-  diffChains(wanted, actual, name, add);
+  diffChains(chainTexts(wanted), chainTexts(actual), name, add);
   const owner = ownerOf(family);
   for (const set of wanted.sets.values()) {
     const where = `${name} ${set.name}`;
@@ -46,38 +56,12 @@ export function diffSavedNftables(
   return found;
 }
 
-function diffChains(wanted: NftTable, actual: NftTable, table: string, add: AddDifference): void {
-  const print = ({ text }: NftRule): string => text;
-  for (const chain of wanted.chains.values()) {
-    const where = `${table} ${chain.name}`;
-    const there = actual.chains.get(chain.name);
-    if (there === undefined) {
-      add({ kind: 'missing', object: 'chain', where, wanted: chain.rules.map(print), actual: [] });
-      continue;
-    }
-    const [hook, hookThere] = [chain, there].map((one) => JSON.stringify(one.hook ?? 'no hook'));
-    if (hook !== hookThere)
-      add({ kind: 'altered', object: 'chain', where, wanted: [hook!], actual: [hookThere!] });
-    const { missing, extra } = unmatched(chain.rules, there.rules, signRule);
-    for (const rule of missing)
-      add({ kind: 'missing', object: 'rule', where, wanted: [print(rule)], actual: [] });
-    for (const rule of extra)
-      add({ kind: 'extra', object: 'rule', where, wanted: [], actual: [print(rule)] });
-    if (missing.length > 0 || extra.length > 0) continue;
-    if (chain.rules.every((rule, i) => signRule(rule) === signRule(there.rules[i]!))) continue;
-    const sides = { wanted: chain.rules.map(print), actual: there.rules.map(print) };
-    add({ kind: 'altered', object: 'rule', where: `${where} (order)`, ...sides });
-  }
-  for (const { name, rules } of actual.chains.values()) {
-    if (!wanted.chains.has(name))
-      add({
-        kind: 'extra',
-        object: 'chain',
-        where: `${table} ${name}`,
-        wanted: [],
-        actual: rules.map(print),
-      });
-  }
+function chainTexts({ chains }: NftTable): ChainText[] {
+  return [...chains.values()].map(({ name, hook, rules }) => ({
+    name,
+    hook: hookText(hook),
+    rules: rules.map((rule) => ({ sign: signRule(rule), text: rule.text })),
+  }));
 }
 
 function signRule({ statements }: NftRule): string {
@@ -133,7 +117,7 @@ function entriesOf({ name, elements }: NftSet): Entry[] {
     }));
   }
   if (name.startsWith('sticky-')) return [];
-  if (name.endsWith('endpoints')) return slottedEntries(elements);
+  if (name.endsWith('endpoints')) return slottedEntries(elements.map(slotOf));
   return elements.map(({ key, value, verdict, text }) => ({
     key: sign(key),
     value: sign([value, verdict]),
@@ -141,27 +125,6 @@ function entriesOf({ name, elements }: NftSet): Entry[] {
   }));
 }
 
-/** All endpoints of one frontend are one entry: which slot one is in means nothing. */
-function slottedEntries(elements: readonly NftElement[]): Entry[] {
-  const lists = new Map<
-    string,
-    { readonly head: string; readonly texts: string[]; readonly slots: bigint[] }
-  >();
-  for (const { key, text } of elements) {
-    const head = sign(key.slice(0, -1));
-    const [keyText = '', endpoint = ''] = text.split(' : ');
-    let list = lists.get(head);
-    if (list === undefined) {
-      list = { head: keyText.slice(0, keyText.lastIndexOf(' . ')), texts: [], slots: [] };
-      lists.set(head, list);
-    }
-    list.texts.push(endpoint);
-    const slot = key.at(-1);
-    if (typeof slot === 'bigint') list.slots.push(slot);
-  }
-  return [...lists].map(([key, { head, texts, slots }]) => {
-    const gap = slots.toSorted((a, b) => Number(a - b)).some((slot, i) => slot !== BigInt(i));
-    const value = texts.toSorted().join(', ') + (gap ? ' (a slot is missing)' : '');
-    return { key, value, text: `${head} : ${value}` };
-  });
+function slotOf({ key, text }: NftElement): Slot {
+  return { frontend: sign(key.slice(0, -1)), number: Number(key.at(-1)), text };
 }
