@@ -1,10 +1,11 @@
 /** `pointsman COMMAND …`; flags without a command mean `run`, so that it can stand where kube-proxy stood. */
 import { commands } from './commands/index.ts';
+import { meant } from './config/spelling.ts';
 import { createLog } from './log/log.ts';
 import { versionLine } from './version.ts';
 
 async function main(argv: string[]): Promise<number> {
-  const [first, ...rest] = argv;
+  const [first, ...rest] = argv[0] === 'help' && argv[1] !== undefined ? [argv[1], '--help'] : argv;
   if (first === undefined || first === 'help' || first === '--help' || first === '-h') {
     process.stdout.write(overview());
     return 0;
@@ -13,7 +14,12 @@ async function main(argv: string[]): Promise<number> {
   const name = flagsOnly ? 'run' : first;
   const command = commands.find((candidate) => candidate.name === name);
   if (command === undefined) {
-    process.stderr.write(`Error: unknown command "${first}"\n\n${overview()}`);
+    const near = meant(
+      name,
+      commands.filter(({ hidden }) => hidden !== true).map((one) => one.name),
+    );
+    const hint = near === undefined ? '' : `; did you mean ${near}?`;
+    process.stderr.write(`Error: unknown command "${first}"${hint}\n\n${overview()}`);
     return 1;
   }
   const { run } = await command.load();

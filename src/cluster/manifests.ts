@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { LineCounter, isMap, isNode, isScalar, parseAllDocuments } from 'yaml';
 import type { Document } from 'yaml';
 import type { ApiObject, Kind } from '../api/objects.ts';
+import { fileReason } from '../config/fileError.ts';
 import { jsonPlaces, type JsonPlace } from './jsonPositions.ts';
 import { decodeJsonObject } from './decode/json.ts';
 import { checkStrictly } from './strict.ts';
@@ -84,7 +85,7 @@ export function readManifests(paths: readonly string[], options: ReadOptions = {
       }
       for (const file of filesIn(path)) collected.file(file, readFileSync(file, 'utf8'));
     } catch (error) {
-      collected.problem({ file: path, message: `cannot be read: ${(error as Error).message}` });
+      collected.problem({ file: path, message: `cannot be read: ${fileReason(error)}` });
     }
   }
   return collected;

@@ -3,6 +3,7 @@
  * that somebody wrote by hand. Objects from an API server are never checked by it: a newer one may know more fields.
  */
 import type { Kind } from '../api/objects.ts';
+import { edits } from '../config/spelling.ts';
 
 type Shape =
   | 'text'
@@ -236,20 +237,6 @@ function nearest(name: string, known: readonly string[]): string | undefined {
   const lower = name.toLowerCase();
   return (
     known.find((one) => one.toLowerCase() === lower) ??
-    known.find((one) => Math.abs(one.length - name.length) <= 2 && distance(one.toLowerCase(), lower) <= 2)
+    known.find((one) => Math.abs(one.length - name.length) <= 2 && edits(one.toLowerCase(), lower) <= 2)
   );
-}
-
-/** Levenshtein distance. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(replaced, row[j]! + 1, next[j - 1]! + 1));
-    }
-    row = next;
-  }
-  return row[b.length]!;
 }

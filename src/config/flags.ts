@@ -13,6 +13,7 @@ import {
   type FlagValues,
 } from './flag-table.ts';
 import { parsers, printers } from './flag-values.ts';
+import { edits } from './spelling.ts';
 import type { FlagValue } from './types.ts';
 
 /** A command line that cannot be understood. */
@@ -127,22 +128,8 @@ function split(argument: string): { name: string; value: string | undefined } {
 /** ` (did you mean --x?)` for a name that is nearly one of ours. */
 function suggestion(name: string): string {
   const wanted = name.replaceAll('_', '-').toLowerCase();
-  const near = flagTable.find((spec) => spec.name.startsWith(wanted) || distance(spec.name, wanted) <= 2);
+  const near = flagTable.find((spec) => spec.name.startsWith(wanted) || edits(spec.name, wanted) <= 2);
   return near === undefined ? '' : ` (did you mean --${near.name}?)`;
-}
-
-/** Levenshtein distance. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(replaced, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] ?? 0;
 }
 
 function flagCommand(): Command {

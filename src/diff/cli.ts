@@ -1,5 +1,6 @@
 /** `pointsman diff`: wanted against kernel. Exit codes: 0 the same, 1 different, 2 usage, or something cannot be read. */
 import { readFileSync } from 'node:fs';
+import { withFile } from '../config/fileError.ts';
 import { UsageError } from '../config/flags.ts';
 import { parseSave } from '../linux/iptables/save.ts';
 import { inputHelp, parseArguments, type InputArguments } from '../render/arguments.ts';
@@ -63,10 +64,8 @@ export async function runDiff(argv: readonly string[], io: CommandOutput = stand
     }
     const given = await parsed.inputs();
     for (const warning of given.warnings) io.err(`${warning}\n`);
-    const { cluster, wanted } = await readWanted(given, io);
+    const { wanted } = await readWanted(given, io);
     const { mode } = wanted.config;
-    if (cluster.problems.length > 0)
-      io.err(`${cluster.problems.length} problems in the objects: pointsman render --check names them\n`);
     const saved = parsed.extra.get('saved')?.at(-1);
     if (saved !== undefined && mode !== 'nftables' && (mode === 'ipvs' || wanted.families.length !== 1))
       throw new UsageError(
@@ -92,7 +91,8 @@ export async function runDiff(argv: readonly string[], io: CommandOutput = stand
 
 /** Of the objects that were named; else of the daemon. Throws a sentence if there is neither. */
 async function readWanted(given: InputArguments, io: CommandOutput): Promise<Inputs> {
-  if (given.paths.length > 0 || given.live) return readInputs(given, { log: stderrLogger(io.err) });
+  if (given.paths.length > 0 || given.live)
+    return readInputs(given, { log: stderrLogger(io.err), err: io.err });
   const { askDaemon } = await import('../render/daemon.ts');
   const { inputs, refusal } = await askDaemon(given, io.err);
   if (inputs !== undefined) return inputs;
@@ -141,7 +141,7 @@ async function compare(wanted: Wanted, family: WantedFamily): Promise<Comparison
 }
 
 function compareSaved(wanted: Wanted, family: WantedFamily, path: string): Comparison {
-  const text = readFileSync(path, 'utf8');
+  const text = withFile(`--saved ${path}: cannot be read`, () => readFileSync(path, 'utf8'));
   const { mode } = wanted.config;
   const isNft = text.trimStart().startsWith('{');
   if (isNft !== (mode === 'nftables')) {

@@ -1,7 +1,9 @@
 /** `pointsman explain`: from the command line to an explanation, and from that to text, JSON or a page. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
+import { withFile } from '../config/fileError.ts';
 import { UsageError } from '../config/flags.ts';
 import { inputHelp, parseArguments } from '../render/arguments.ts';
+import { sayProblems } from '../render/inputs.ts';
 import { refuse, type CommandOutput as Output } from '../render/cli.ts';
 import { explainFlags, takeNames } from './arguments.ts';
 import { canonicalIP } from '../services/ip.ts';
@@ -10,7 +12,7 @@ import type { Case } from './case.ts';
 import { tell } from './explanation.ts';
 import type { Observation } from './live.ts';
 import { printExplanation } from './output/terminal.ts';
-import { parseConntrack, readDumps } from './sources/dump.ts';
+import { readDumps, readFlows } from './sources/dump.ts';
 import { isThisMachine, readObjects } from './sources/objects.ts';
 
 interface CommandOutput extends Output {
@@ -91,9 +93,7 @@ async function explain(argv: readonly string[], io: CommandOutput): Promise<numb
     dumpFiles.length > 0,
     io.err,
   );
-  for (const { file, line, object, field, message } of cluster?.problems ?? []) {
-    io.err(`${file}${line > 0 ? `:${line}` : ''}: ${object} ${field}: ${message}\n`);
-  }
+  if (cluster !== undefined) sayProblems(cluster, io.err);
   const useKernel =
     parsed.switches.has('kernel') ||
     parsed.switches.has('live') ||
@@ -114,7 +114,7 @@ async function explain(argv: readonly string[], io: CommandOutput): Promise<numb
           }),
         }
       : {}),
-    ...(conntrackFile === '' ? {} : { flows: parseConntrack(readFileSync(conntrackFile, 'utf8')) }),
+    ...(conntrackFile === '' ? {} : { flows: readFlows(conntrackFile) }),
   };
   const made = await buildCase(inputs);
   const explanation = tell(made);
@@ -124,14 +124,20 @@ async function explain(argv: readonly string[], io: CommandOutput): Promise<numb
     !explanation.findings.some(({ severity }) => severity === 'cause');
 
   const live = parsed.switches.has('live')
-    ? await observe(made, inputs, number(flag('count'), 10), number(flag('seconds'), 10), io)
+    ? await observe(
+        made,
+        inputs,
+        number('count', flag('count'), 10),
+        number('seconds', flag('seconds'), 10),
+        io,
+      )
     : undefined;
   const html = flag('html');
   if (html !== '') {
     const { renderPage } = await import('./output/html.ts');
     const page = renderPage(explanation, live);
     if (html === '-') io.out(page);
-    else writeFileSync(html, page);
+    else withFile(`--html ${html}: cannot be written`, () => writeFileSync(html, page));
   }
   if (parsed.switches.has('json')) {
     io.out(`${JSON.stringify({ ...explanation, ...(live === undefined ? {} : { live }) }, undefined, 2)}\n`);
@@ -176,10 +182,10 @@ function once<K, V>(ask: (key: K) => Promise<V>): (key: K) => Promise<V> {
   };
 }
 
-function number(text: string, fallback: number): number {
+function number(name: string, text: string, fallback: number): number {
   if (text === '') return fallback;
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1 || value > 10_000)
-    throw new UsageError(`"${text}" is no number from 1 to 10000`);
+    throw new UsageError(`--${name}: "${text}" is no number from 1 to 10000`);
   return value;
 }

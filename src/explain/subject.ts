@@ -1,11 +1,12 @@
 /** From what people type (`--from pod/shop/web-1 --to shop/checkout:http`) to a packet. */
 import type { Family, Protocol } from '../api/objects.ts';
-import { canonicalIP, familyOf } from '../services/ip.ts';
+import { UsageError } from '../config/flags.ts';
+import { meant } from '../config/spelling.ts';
+import { canonicalIP, familyOf, isLoopback } from '../services/ip.ts';
 import type { RoutingTable } from '../services/types.ts';
 import { endpointsOfPod } from './podAddresses.ts';
 import type { Catalog, PodInfo, ServiceInfo } from './catalog.ts';
-import { meant } from './findings/words.ts';
-import type { Origin, Packet } from './packet.ts';
+import { formatPlace, type Origin, type Packet } from './packet.ts';
 import type { World } from './world.ts';
 
 export interface Question {
@@ -35,7 +36,7 @@ const protocolNames: readonly Protocol[] = ['TCP', 'UDP', 'SCTP'];
 export function parseProtocol(text: string): Protocol | undefined {
   if (text === '') return undefined;
   const found = protocolNames.find((name) => name === text.toUpperCase());
-  if (found === undefined) throw new Error(`--proto: "${text}" is none of tcp, udp, sctp`);
+  if (found === undefined) throw new UsageError(`--proto: "${text}" is none of tcp, udp, sctp`);
   return found;
 }
 
@@ -88,6 +89,7 @@ export function findTarget(
   const asked = parseProtocol(question.protocol);
   const direct = parseAddressPort(question.to);
   if (direct !== undefined) return { ...direct, protocol: asked ?? 'TCP' };
+  refuseAddress(question.to);
   const node = parseNodePort(question.to);
   if (node !== undefined) {
     const chosen = family ?? 'IPv4';
@@ -98,7 +100,7 @@ export function findTarget(
   }
   const named = parseServiceName(question.to);
   if (named === undefined)
-    throw new Error(`--to: "${question.to}" is neither ADDRESS:PORT nor NAMESPACE/SERVICE:PORT`);
+    throw new UsageError(`--to: "${question.to}" is neither ADDRESS:PORT nor NAMESPACE/SERVICE:PORT`);
   if (catalog === undefined) {
     throw new Error(
       `--to: "${question.to}" is a name, and there are no objects to look it up in: give -f or --kubeconfig`,
@@ -146,6 +148,19 @@ export function findTarget(
   return { address, port: port?.port ?? number!, protocol: port?.protocol ?? asked ?? 'TCP' };
 }
 
+/** An address without a port, or with an impossible one, is no name of a Service. */
+function refuseAddress(text: string): void {
+  const [, address = '', port] = /^\[?([^\]]*?)\]?(?::(\d+))?$/.exec(text) ?? [];
+  if (canonicalIP(text) !== undefined || (port === undefined && canonicalIP(address) !== undefined)) {
+    const ip = canonicalIP(address) ?? text;
+    throw new UsageError(`--to: which port of ${ip}? Write ${formatPlace(ip, 80)}`);
+  }
+  if (canonicalIP(address) !== undefined || address === 'node' || address === 'localhost') {
+    if (!(Number(port) >= 1 && Number(port) <= 65535))
+      throw new UsageError(`--to: ${text}: a port is a number from 1 to 65535`);
+  }
+}
+
 /** Throws a sentence for Services that are names in DNS and nothing else. */
 function refuseWithoutProxy(info: ServiceInfo, catalog: Catalog): void {
   const { name, service, externalName } = info;
@@ -175,9 +190,11 @@ export function findOrigin(
   const family = familyOf(target.address);
   const given = question.inInterface === '' ? undefined : question.inInterface;
   const localTarget = world.isLocal(target.address);
-  switch (from) {
+  const loopback = isLoopback(target.address);
+  switch (from === '' && loopback ? 'localhost' : from) {
     case '':
     case 'outside':
+      if (loopback) refuseLoopback(target, 'A client outside');
       return {
         kind: 'outside',
         address: somebodyOutside[family],
@@ -195,12 +212,7 @@ export function findOrigin(
     case 'localhost':
       return {
         kind: 'localhost',
-        address:
-          target.address === '::1' || target.address.startsWith('127.')
-            ? target.address
-            : localTarget
-              ? target.address
-              : world.nodeIP,
+        address: loopback || localTarget ? target.address : world.nodeIP,
         name: `a program on ${world.nodeName || 'this node'}`,
         interface: undefined,
       };
@@ -215,21 +227,39 @@ export function findOrigin(
   const { namespace, name } = parsePodName(from) ?? { namespace: '', name: '' };
   const near = catalog?.podNamed(namespace, name);
   const address = near?.ips.find((one) => familyOf(one) === family);
+  if (loopback) refuseLoopback(target, 'A Pod');
   if (near !== undefined && address !== undefined) return podOrigin(near, address, world, given);
   const endpoints = endpointsOfPod(table, `${namespace}/${name}`);
   if (endpoints !== undefined) return originAt(endpoints, world, catalog, table, given);
+  throw noSuchPod(namespace, name, family, catalog);
+}
+
+/** Why nobody of that name can send. @param family of the address that is missing */
+export function noSuchPod(
+  namespace: string,
+  name: string,
+  family: Family | undefined,
+  catalog: Catalog | undefined,
+): Error {
   const there = catalog?.pods.find((pod) => pod.name === `Pod ${namespace}/${name}`);
   if (there !== undefined && there.ips.length === 0)
-    throw new Error(
+    return new Error(
       `--from: Pod ${namespace}/${name} has no address yet${there.phase === '' ? '' : ` (${there.phase})`}: it sends nothing`,
     );
   const all = (catalog?.pods ?? []).map((pod) => pod.name.replace(/^Pod /, ''));
   const likely =
     meant(`${namespace}/${name}`, all) ?? all.find((one) => one.split('/')[1]?.startsWith(name) === true);
-  if (likely !== undefined && near === undefined)
-    throw new Error(`--from: there is no Pod ${namespace}/${name}; did you mean ${likely}?`);
-  throw new Error(
-    `--from: there is no Pod ${namespace}/${name} with a ${family} address among the objects: use its address, or add the Pod to the manifests (kubectl get pods -o yaml)`,
+  if (likely !== undefined && there === undefined)
+    return new Error(`--from: there is no Pod ${namespace}/${name}; did you mean ${likely}?`);
+  return new Error(
+    `--from: there is no Pod ${namespace}/${name}${family === undefined ? '' : ` with an ${family} address`} among the objects: use its address, or add the Pod to the manifests (kubectl get pods -o yaml)`,
+  );
+}
+
+/** Whoever dials a loopback address means itself: no node ever sees such a packet of somebody else. */
+function refuseLoopback({ address, port }: Target, who: string): never {
+  throw new UsageError(
+    `--to: ${address} is whoever dials it. ${who} that dials it reaches itself, and no node sees the packet. Dial the node: --to node:${port}, or let a program of the node dial: --from localhost`,
   );
 }
 
@@ -304,7 +334,7 @@ function originAt(
 export function makePacket(question: Pick<Question, 'sourcePort'>, target: Target, origin: Origin): Packet {
   const port = Number(question.sourcePort);
   if (question.sourcePort !== '' && !(Number.isInteger(port) && port >= 1 && port <= 65535)) {
-    throw new Error(`--sport: "${question.sourcePort}" is no port`);
+    throw new UsageError(`--sport: "${question.sourcePort}" is no port`);
   }
   return {
     family: familyOf(target.address),

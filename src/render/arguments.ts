@@ -5,9 +5,11 @@
 import { readFileSync } from 'node:fs';
 import type { Family } from '../api/objects.ts';
 import { decodeFile } from '../config/file.ts';
+import { flagTable } from '../config/flag-table.ts';
 import { UsageError } from '../config/flags.ts';
 import { loadConfig } from '../config/load.ts';
 import { completeForPlatform, withDefaults } from '../config/settings.ts';
+import { meant } from '../config/spelling.ts';
 import type { ProxyConfig } from '../config/types.ts';
 import type { Mode } from '../dataplane/dataplane.ts';
 import type { NodeFlags, RuleConfig } from './node.ts';
@@ -55,6 +57,7 @@ const inputValues = [
   'socket',
 ] as const;
 const short: Readonly<Record<string, string>> = { f: 'filename', h: 'help', o: 'output' };
+const daemonFlags: ReadonlySet<string> = new Set(flagTable.map(({ name }) => name));
 const modes: readonly string[] = ['iptables', 'nftables', 'ipvs', 'userspace'];
 
 /** The part of a command's help that these flags make. */
@@ -93,6 +96,7 @@ export function parseArguments(argv: readonly string[], extraFlags: ExtraFlags):
     } else if (name === undefined || count === 0) {
       if (!argument.startsWith('-') && !takesNext(rest.at(-1), argv[i - 1]))
         throw new UsageError(`what is "${argument}"? Manifests are named with -f`);
+      if (argument.startsWith('--') && name !== undefined) refuseUnknown(name, extraFlags);
       rest.push(argument);
     } else {
       const values: string[] = match?.[2] === undefined ? [] : [match[2]];
@@ -107,6 +111,13 @@ export function parseArguments(argv: readonly string[], extraFlags: ExtraFlags):
     }
   }
   return { help: false, extra, switches, inputs: () => inputsOf(given, rest) };
+}
+
+/** Of all flags that may be given here, not only the daemon's, the nearest is named. */
+function refuseUnknown(name: string, { values, switches }: ExtraFlags): void {
+  if (daemonFlags.has(name)) return;
+  const near = meant(name, [...Object.keys(values), ...switches, ...inputValues, ...daemonFlags], 2);
+  throw new UsageError(`unknown flag: --${name}${near === undefined ? '' : ` (did you mean --${near}?)`}`);
 }
 
 /** A word may follow a flag of the daemon that has no `=`. */

@@ -1,7 +1,7 @@
 /** `pointsman render`: rules without a kernel. Exit codes: 0 fine, 1 errors or differences found, 2 a usage mistake. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { formatProblem } from '../cluster/manifests.ts';
+import { withFile } from '../config/fileError.ts';
 import { UsageError } from '../config/flags.ts';
 import { ConfigError } from '../config/load.ts';
 import { stderrLogger } from './stderrLogger.ts';
@@ -78,15 +78,14 @@ export function refuse(error: unknown, command: string, io: CommandOutput): numb
 }
 
 async function runRules(parsed: ParsedArguments, given: InputArguments, io: CommandOutput): Promise<number> {
-  const { cluster, wanted } = await readInputs(given, { log: stderrLogger(io.err) });
-  for (const problem of cluster.problems) io.err(`${formatProblem(problem)}\n`);
+  const { cluster, wanted } = await readInputs(given, { log: stderrLogger(io.err), err: io.err });
   for (const { object, field, message } of wanted.problems) io.err(`${object} ${field}: ${message}\n`);
   const renderings = render(wanted);
   const directory = parsed.extra.get('output')?.at(-1);
   if (parsed.switches.has('json')) {
     io.out(`${JSON.stringify({ mode: wanted.config.mode, node: wanted.node.name, renderings }, null, 2)}\n`);
   } else if (directory !== undefined) {
-    mkdirSync(directory, { recursive: true });
+    withFile(`--output ${directory}: cannot be made`, () => mkdirSync(directory, { recursive: true }));
     for (const { file, text } of renderings) {
       writeFileSync(join(directory, file), text);
       io.err(`${join(directory, file)}\n`);
@@ -114,13 +113,16 @@ async function runCheck(parsed: ParsedArguments, given: InputArguments, io: Comm
 async function runDiff(parsed: ParsedArguments, given: InputArguments, io: CommandOutput): Promise<number> {
   const [a, b] = parsed.extra.get('diff') as [string, string];
   const log = stderrLogger(io.err);
-  const before = await readInputs(given, { log, morePaths: [a] });
-  const after = await readInputs(given, { log, morePaths: [b] });
-  const problems = new Set([...before.cluster.problems, ...after.cluster.problems].map(formatProblem));
-  for (const problem of problems) io.err(`${problem}\n`);
+  const said = new Set<string>();
+  const err = (text: string): void => {
+    if (!said.has(text)) io.err(text);
+    said.add(text);
+  };
+  const before = await readInputs(given, { log, err, morePaths: [a] });
+  const after = await readInputs(given, { log, err, morePaths: [b] });
   const changes = changesBetween(before.wanted, after.wanted);
   if (parsed.switches.has('json')) io.out(`${JSON.stringify({ changes }, null, 2)}\n`);
   else if (changes.length === 0) io.out('No difference in the rules.\n');
   else io.out(printChanges(changes));
-  return changes.length > 0 || problems.size > 0 ? 1 : 0;
+  return changes.length > 0 || said.size > 0 ? 1 : 0;
 }

@@ -1,5 +1,5 @@
 /** From the command line to the cluster's objects, the node and the wanted routes. */
-import { readManifests } from '../cluster/manifests.ts';
+import { formatProblem, readManifests } from '../cluster/manifests.ts';
 import { UsageError } from '../config/flags.ts';
 import type { Logger } from '../log/logger.ts';
 import type { InputArguments } from './arguments.ts';
@@ -15,6 +15,8 @@ export interface Inputs {
 export interface InputOptions {
   /** Report all that is wrong with manifests. Default false. */
   readonly strict?: boolean;
+  /** Takes a line for each thing that cannot be read. Default: they are kept in the cluster's `problems` only. */
+  readonly err?: (text: string) => void;
   /** Only the live cluster writes log lines. */
   readonly log: Logger;
   /** Read together with the paths of the command line. */
@@ -31,7 +33,19 @@ export async function readInputs(given: InputArguments, options: InputOptions): 
     const { readLiveCluster } = await import('./live.ts');
     cluster = await readLiveCluster(given.api, given.node.name, options.log);
   } else throw new UsageError('no objects: name manifests with -f, or a cluster with --kubeconfig');
+  if (options.err !== undefined) sayProblems(cluster, options.err);
   return { cluster, wanted: wantedFrom(cluster, given) };
+}
+
+/**
+ * A line for each thing that cannot be read. Throws a sentence where nothing at all could be: the rules of an empty
+ * cluster would be an answer to another question.
+ */
+export function sayProblems(cluster: ClusterObjects, err: (text: string) => void): void {
+  const { problems, services, slices, nodes, serviceCIDRs, others, passedOver } = cluster;
+  for (const problem of problems) err(`${formatProblem(problem)}\n`);
+  const read = [services, slices, nodes, serviceCIDRs, others, passedOver].some(({ length }) => length > 0);
+  if (problems.length > 0 && !read) throw new Error('none of the objects named could be read');
 }
 
 export function wantedFrom(cluster: ClusterObjects, given: InputArguments): Wanted {

@@ -2,6 +2,7 @@
 import type { Family, Node } from '../api/objects.ts';
 import type { ProxyConfig } from '../config/types.ts';
 import type { DataplaneOptions } from '../dataplane/dataplane.ts';
+import { meant } from '../config/spelling.ts';
 import { canonicalIP, familyOf } from '../services/ip.ts';
 import { localDetector } from '../services/localDetection.ts';
 import { nodeAddresses, nodeIPs, type NodeAddresses } from '../services/nodeAddresses.ts';
@@ -50,13 +51,20 @@ export interface RenderNode {
   readonly families: readonly Family[];
 }
 
-/** The node named, or the only one there is. Throws a sentence if it cannot be told which. */
+/** The node named, or the only one there is. Throws a sentence if it cannot be told which, or where it is. */
 export function chooseNode(nodes: readonly Node[], flags: NodeFlags, bindAddress = ''): RenderNode {
   if (flags.name === '' && nodes.length > 1) {
     const names = nodes.map((node) => node.meta.name);
     throw new Error(`there are ${nodes.length} Nodes: say which one with --node (${shorten(names)})`);
   }
   const node = flags.name === '' ? nodes[0] : nodes.find(({ meta }) => meta.name === flags.name);
+  if (node === undefined && nodes.length > 0 && flags.ips.length === 0) {
+    const names = nodes.map(({ meta }) => meta.name);
+    const near = meant(flags.name, names);
+    throw new Error(
+      `--node: there is no Node ${flags.name} among the objects (${shorten(names)})${near === undefined ? '.' : `: did you mean ${near}?`} Where its object is missing, --node-ip says its addresses`,
+    );
+  }
   const ips = node === undefined ? flags.ips.map(readIP) : nodeIPs(node);
   const published =
     node === undefined ? ips : node.addresses.flatMap(({ address }) => canonicalIP(address) ?? []);

@@ -41,6 +41,9 @@ test('an unknown command and an unknown flag end with 1 and a hint on stderr', (
   const command = pointsman('walk');
   assert.deepEqual([command.status, command.stdout], [1, '']);
   assert.match(command.stderr, /^Error: unknown command "walk"\n/);
+  assert.match(pointsman('stauts').stderr, /^Error: unknown command "stauts"; did you mean status\?\n/);
+  assert.equal(pointsman('help', 'version').status, 0);
+  assert.equal(pointsman('help', 'demo').stdout, pointsman('demo', '--help').stdout);
   const flag = pointsman('--nope');
   assert.deepEqual([flag.status, flag.stdout], [1, '']);
   assert.equal(

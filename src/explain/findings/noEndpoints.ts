@@ -1,9 +1,10 @@
 /** Why a Service has no endpoint to use, and whether its ports are those of its Pods. */
+import { edits, meant } from '../../config/spelling.ts';
 import type { Route } from '../../services/types.ts';
 import type { Case } from '../case.ts';
 import type { Catalog, PodInfo, ServiceInfo } from '../catalog.ts';
 import type { Report } from './finding.ts';
-import { count, edits, list, meant, names } from './words.ts';
+import { count, list, names } from './words.ts';
 
 export function noEndpoints(
   given: Case,

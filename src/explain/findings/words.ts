@@ -38,27 +38,3 @@ export function percent(probability: number): string {
   const value = probability * 100;
   return `${value > 99.95 ? '100' : value < 0.05 ? '<0.1' : value.toFixed(1)} %`;
 }
-
-/** The name that was probably meant; undefined if none comes near. */
-export function meant(name: string, candidates: readonly string[]): string | undefined {
-  let best: { readonly name: string; readonly distance: number } | undefined;
-  for (const candidate of candidates) {
-    const distance = edits(name, candidate);
-    if (distance <= Math.max(1, Math.floor(name.length / 3)) && distance < (best?.distance ?? Infinity))
-      best = { name: candidate, distance };
-  }
-  return best?.name;
-}
-
-/** Levenshtein distance. */
-export function edits(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)));
-    }
-    row = next;
-  }
-  return row[b.length]!;
-}

@@ -1,6 +1,7 @@
 /** Rules from files: iptables-save, `nft -j list ruleset`, and what IPVS mode has beside rules, whichever it is. */
 import { readFileSync } from 'node:fs';
 import type { Family, Protocol } from '../../api/objects.ts';
+import { withFile } from '../../config/fileError.ts';
 import { parseSave, type SavedTable } from '../../linux/iptables/save.ts';
 import { canonicalIP } from '../../services/ip.ts';
 import type { KnownFlow } from '../case.ts';
@@ -25,7 +26,7 @@ export interface RuleDump {
 
 /** Several files are parts of one state, as IPVS mode has it. Throws a sentence if one is of no kind. `-` = standard input */
 export function readDumps(files: readonly string[]): RuleDump {
-  const parts = files.map((file) => parseDump(readFileSync(file === '-' ? 0 : file, 'utf8'), file));
+  const parts = files.map((file) => parseDump(read('dump', file), file));
   const only = parts.length === 1 ? parts[0] : undefined;
   if (only !== undefined) return only;
   return {
@@ -69,6 +70,21 @@ export function modeOf(tables: readonly SavedTable[]): 'iptables' | 'ipvs' | 'us
   return (portals ?? 0) > 0 || (has('nat', 'KUBE-PORTALS-HOST') && !has('nat', 'KUBE-SERVICES'))
     ? 'userspace'
     : 'iptables';
+}
+
+/** Flows from a file with the output of `conntrack -L`. Throws a sentence if it is something else; it may be empty. */
+export function readFlows(file: string): KnownFlow[] {
+  const text = read('conntrack', file);
+  const flows = parseConntrack(text);
+  const entry = /^\s*(?:ipv[46]\s+\d+\s+)?\S+\s+\d+ .*\bsrc=/m;
+  if (text.trim() !== '' && flows.length === 0 && !entry.test(text))
+    throw new Error(`--conntrack ${file}: holds no entry as conntrack -L prints them`);
+  return flows;
+}
+
+/** `-` = standard input. */
+function read(flag: string, file: string): string {
+  return withFile(`--${flag} ${file}: cannot be read`, () => readFileSync(file === '-' ? 0 : file, 'utf8'));
 }
 
 /** Flows from the output of `conntrack -L`; lines that are none are passed over. */

@@ -7,7 +7,7 @@ import { stderrLogger } from '../../render/stderrLogger.ts';
 import type { Wanted } from '../../render/wanted.ts';
 import { canonicalIP } from '../../services/ip.ts';
 import { Catalog } from '../catalog.ts';
-import { parseAddressPort, parsePodName, type Question } from '../subject.ts';
+import { noSuchPod, parseAddressPort, parsePodName, type Question } from '../subject.ts';
 
 export interface Objects {
   /** With the node that this machine is, where several were to choose from. */
@@ -67,7 +67,18 @@ function withNode(
   const own = nodes.find(({ addresses }) => addresses.some(({ address }) => here.has(address)));
   const dialled = catalog.nodeAt(parseAddressPort(question.to)?.address ?? '');
   const name = own?.meta.name ?? pod?.node ?? dialled?.meta.name ?? '';
+  if (name === '' && sender !== undefined && pod === undefined && !isEndpoint(sender, cluster))
+    throw noSuchPod(sender.namespace, sender.name, undefined, catalog);
   return name === '' ? given : { ...given, node: { ...given.node, name } };
+}
+
+/** A slice names the Pod, so its address is known without an object of its own. */
+function isEndpoint(
+  pod: { readonly namespace: string; readonly name: string },
+  cluster: ClusterObjects,
+): boolean {
+  const name = `${pod.namespace}/${pod.name}`;
+  return cluster.slices.some(({ endpoints }) => endpoints.some((one) => one.pod === name));
 }
 
 /** The node whose rules are asked for is the machine that this runs on. */

@@ -198,8 +198,7 @@ export function clusterCommands(setExit: (code: number) => void): Command[] {
       .addOption(new Option('--iptables <variant>', 'which iptables').choices(['nft', 'legacy']))
       .option('--time-factor <n>', 'multiplies every time-out, for slow machines', positiveNumber, 1)
       .option('--proxy <command>', 'another proxy: its command line, with {config} and {node} in it');
-  const passThrough = (command: Command): Command =>
-    ofLab(command).allowUnknownOption().passThroughOptions().helpOption(false);
+  const passThrough = (command: Command): Command => ofLab(command).allowUnknownOption().passThroughOptions();
   return [
     withOptions(new Command('up').description('start a lab that stays up in the background')).action(
       async (flags: UpFlags) => setExit(await up(flags)),
