@@ -31,6 +31,8 @@ export interface Reading {
   readonly packets: number;
   /** Its rule was written anew since the reading before: it began at 0. */
   readonly fresh?: boolean;
+  /** Its rule may have been written anew while it was read: which of the two has counted this is not known. */
+  readonly unsure?: boolean;
   /** The counter is gone, and this was its last word. */
   readonly last?: true;
 }

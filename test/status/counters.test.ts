@@ -6,7 +6,7 @@ import { endpointChain, serviceHash } from '../../src/dataplane/iptables/names.t
 import { silentLogger } from '../../src/log/logger.ts';
 import { expose } from '../../src/metrics/exposition.ts';
 import type { Reading } from '../../src/dataplane/counts.ts';
-import { IptablesCounterReader } from '../../src/dataplane/iptables/counts.ts';
+import { IptablesCounterReader, IptablesCounts } from '../../src/dataplane/iptables/counts.ts';
 import { FrontendOwners, meaningOfRule as ipvsMeaning } from '../../src/dataplane/ipvs/counts.ts';
 import {
   meaningOfRule as userspaceMeaning,
@@ -160,6 +160,99 @@ COMMIT`;
       [1, { kind: 'refused', reason: 'localnet', verdict: 'drop', id: undefined }],
     ],
   );
+});
+
+/** A kernel's refusals in chain KUBE-SERVICES, and `during`, which runs while they are read. */
+function refusals(): {
+  packets: number;
+  during: () => Promise<void>;
+  readonly counts: IptablesCounts;
+  total(): Promise<number>;
+} {
+  const totals = new CounterAccumulator('IPv4');
+  const it = {
+    packets: 0,
+    during: () => Promise.resolve(),
+    counts: new IptablesCounts(() => ({
+      async saveCounted(name, onLine) {
+        if (name !== 'filter') return;
+        const rule =
+          'KUBE-SERVICES -d 10.96.0.9/32 -p tcp -m comment --comment "default/gone:http has no endpoints" -m tcp --dport 80 -j REJECT';
+        const line = `[${it.packets}:0] -A ${rule}`;
+        await it.during();
+        onLine('*filter');
+        onLine(line);
+      },
+    })),
+    async total() {
+      totals.take(await it.counts.read(table()));
+      return totalOf(totals);
+    },
+  };
+  return it;
+}
+
+const rewrite = (name: string): string =>
+  `*${name}\n:KUBE-SERVICES - [0:0]\n-A KUBE-SERVICES -j RETURN\nCOMMIT\n`;
+const succeeds = (): Promise<void> => Promise.resolve();
+
+test('iptables mode: a chain of one table that is written anew says nothing of its namesake in the other', async () => {
+  const it = refusals();
+  it.packets = 5;
+  assert.equal(await it.total(), 5);
+  await it.counts.writing(rewrite('nat'), succeeds);
+  assert.equal(await it.total(), 5);
+  await it.counts.writing(rewrite('filter'), succeeds);
+  it.packets = 6;
+  assert.equal(await it.total(), 11);
+});
+
+test('iptables mode: what is written anew during a reading counts once, whichever of the two was read', async () => {
+  for (const read of ['old', 'new'] as const) {
+    const it = refusals();
+    it.packets = 2;
+    assert.equal(await it.total(), 2);
+    it.packets = read === 'old' ? 3 : 4;
+    it.during = () => it.counts.writing(rewrite('filter'), succeeds);
+    await it.total();
+    it.during = succeeds;
+    it.packets = 6;
+    assert.equal(await it.total(), 8);
+  }
+});
+
+test('iptables mode: a document on its way during a reading, which arrives or does not', async () => {
+  for (const arrives of [true, false]) {
+    const it = refusals();
+    it.packets = 2;
+    assert.equal(await it.total(), 2);
+    let end: (error?: Error) => void = () => undefined;
+    const written = it.counts.writing(
+      rewrite('filter'),
+      () =>
+        new Promise(
+          (resolve, reject) => (end = (error) => (error === undefined ? resolve() : reject(error))),
+        ),
+    );
+    it.packets = 4;
+    await it.total();
+    end(arrives ? undefined : new Error('refused'));
+    await written.catch(() => undefined);
+    it.packets = 6;
+    assert.equal(await it.total(), arrives ? 8 : 6);
+  }
+});
+
+test('iptables mode: a reading that fails does not forget which rules began anew', async () => {
+  const it = refusals();
+  it.packets = 3;
+  assert.equal(await it.total(), 3);
+  await it.counts.writing(rewrite('filter'), succeeds);
+  it.during = () => Promise.reject(new Error('iptables-save failed'));
+  await assert.rejects(it.total(), /iptables-save failed/);
+  it.during = succeeds;
+  it.packets = 7;
+  assert.equal(await it.total(), 10);
 });
 
 test('IPVS mode: whose a virtual server is, and what its rules count', () => {

@@ -38,11 +38,10 @@ function endpointChainsOf(route: Route): Chains {
 export class IptablesCounterReader {
   readonly readings: Reading[] = [];
   readonly #owners = new Map<string, ChainOwner>();
+  readonly #emptied: ReadonlySet<string>;
   #table = '';
 
-  readonly #emptied: ReadonlySet<string>;
-
-  /** @param emptied chains whose rules were written anew since the reading before */
+  /** @param emptied chains (`TABLE CHAIN`) whose rules were written anew since the reading before */
   constructor(table: RoutingTable, emptied: ReadonlySet<string> = new Set()) {
     this.#emptied = emptied;
     for (const route of table.routes.values())
@@ -62,7 +61,7 @@ export class IptablesCounterReader {
     const chain = rule.slice(0, space);
     const meaning = this.#meaning(chain, rule);
     if (meaning === undefined) return;
-    const fresh = this.#emptied.has(chain);
+    const fresh = this.#emptied.has(`${this.#table} ${chain}`);
     this.readings.push({ rule: `${this.#table} ${rule}`, meaning, packets, fresh });
   }
 
@@ -107,29 +106,64 @@ const emptiedMax = 20_000;
 export class IptablesCounts implements CounterSource {
   readonly name = 'iptables';
   readonly notes: readonly string[] = [];
-  readonly #iptables: () => Iptables | undefined;
-  /** Chains that were emptied since the last reading. */
+  readonly #iptables: () => Pick<Iptables, 'saveCounted'> | undefined;
+  /** Chains (`TABLE CHAIN`) that were emptied since the last reading. */
   #emptied = new Set<string>();
+  /** Those that a document on its way to the kernel empties: they may be already. */
+  #emptying: readonly string[] = [];
 
   /** @param iptables undefined before the start, and nothing is counted */
-  constructor(iptables: () => Iptables | undefined) {
+  constructor(iptables: () => Pick<Iptables, 'saveCounted'> | undefined) {
     this.#iptables = iptables;
   }
 
-  /** A restore document is in the kernel: rules of the chains that it declares have begun at 0. */
-  written(document: string | Iterable<string>): void {
+  /** Runs `write`, which gives the document to the kernel: rules of the chains that it declares begin at 0. */
+  async writing(document: string | Iterable<string>, write: () => Promise<void>): Promise<void> {
     // What is streamed makes new chains.
-    if (typeof document !== 'string') return;
+    const chains = typeof document === 'string' ? declaredChains(document) : [];
+    this.#emptying = chains;
+    try {
+      await write();
+    } finally {
+      this.#emptying = [];
+    }
     if (this.#emptied.size > emptiedMax) this.#emptied.clear();
-    for (const [, chain = ''] of document.matchAll(/^:(\S+)/gm)) this.#emptied.add(chain);
+    for (const chain of chains) this.#emptied.add(chain);
   }
 
   async read(table: RoutingTable): Promise<Reading[]> {
     const emptied = this.#emptied;
     this.#emptied = new Set();
     const reader = new IptablesCounterReader(table, emptied);
-    for (const name of ['nat', 'filter'] as const)
-      await this.#iptables()?.saveCounted(name, (line) => reader.line(line));
-    return reader.readings;
+    try {
+      for (const name of ['nat', 'filter'] as const)
+        await this.#iptables()?.saveCounted(name, (line) => reader.line(line));
+    } catch (error) {
+      // Nobody has heard of them yet.
+      for (const chain of emptied) this.#emptied.add(chain);
+      throw error;
+    }
+    const unsure = new Set([...this.#emptied, ...this.#emptying]);
+    if (unsure.size === 0) return reader.readings;
+    for (const chain of unsure) if (emptied.has(chain)) this.#emptied.add(chain);
+    return reader.readings.map((reading) =>
+      unsure.has(chainOf(reading)) ? { ...reading, unsure: true } : reading,
+    );
   }
+}
+
+/** As `TABLE CHAIN`. */
+function declaredChains(document: string): string[] {
+  const chains: string[] = [];
+  let table = '';
+  for (const [, sign, name = ''] of document.matchAll(/^([*:])(\S+)/gm)) {
+    if (sign === '*') table = name;
+    else chains.push(`${table} ${name}`);
+  }
+  return chains;
+}
+
+/** Of `TABLE CHAIN RULE`, the first two. */
+function chainOf({ rule }: Reading): string {
+  return rule.slice(0, rule.indexOf(' ', rule.indexOf(' ') + 1));
 }

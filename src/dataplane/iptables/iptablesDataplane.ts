@@ -167,8 +167,7 @@ export class IptablesDataplane implements Dataplane {
     let ok = false;
     try {
       for (const document of plan.documents) {
-        await iptables.restore(document.text);
-        this.counters.written(document.text);
+        await this.counters.writing(document.text, () => iptables.restore(document.text));
         monitor.committed(commitsOf(document));
         written.filter += document.filter;
         written.nat += document.nat;
@@ -279,14 +278,13 @@ export class IptablesDataplane implements Dataplane {
       2,
     );
     try {
-      await iptables.restore(document.text);
+      await this.counters.writing(document.text, () => iptables.restore(document.text));
     } catch (error) {
       if (document.kind !== 'stale') throw error;
       // Nothing of ours refers to these chains, so packets are handled right; somebody else's rule may refer to one.
       this.#log.error('Cannot remove chains that are no longer used', { family: this.family, err: error });
       return;
     }
-    this.counters.written(document.text);
     monitor.committed(commitsOf(document));
   }
 

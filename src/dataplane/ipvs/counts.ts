@@ -92,7 +92,7 @@ export class IpvsCounts implements CounterSource {
     'IPVS does not tell which connections session affinity sent to the endpoint of before.',
   ];
   readonly #family: Family;
-  #iptables: Promise<Iptables> | undefined;
+  #iptables: Iptables | undefined;
   #rulesAnew = false;
 
   constructor(family: Family) {
@@ -107,10 +107,20 @@ export class IpvsCounts implements CounterSource {
   async read(table: RoutingTable): Promise<Reading[]> {
     const fresh = this.#rulesAnew;
     this.#rulesAnew = false;
+    try {
+      return await this.#read(table, fresh);
+    } catch (error) {
+      // Nobody has heard of it yet.
+      this.#rulesAnew ||= fresh;
+      throw error;
+    }
+  }
+
+  async #read(table: RoutingTable, fresh: boolean): Promise<Reading[]> {
     const owners = new FrontendOwners(table);
     const readings: Reading[] = [];
     await readServers(this.#family, owners, readings);
-    const programs = await (this.#iptables ??= Iptables.open(this.#family));
+    const programs = (this.#iptables ??= await Iptables.open(this.#family));
     for (const name of tables) {
       await programs.saveCounted(name, (line) => {
         const counted = countedRule(line);

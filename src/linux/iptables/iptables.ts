@@ -146,9 +146,7 @@ export class Iptables {
 
   /** Hands every line of `iptables-save -c -t TABLE` to `onLine`. Commands do not wait for it, nor it for them. */
   async saveCounted(table: Table, onLine: (line: string) => void): Promise<void> {
-    const argv = [...this.#prefix(), `${this.#program}-save`, '-c', '-t', table];
-    const result = await run(argv, { ...this.#env(), onLine });
-    if (result.code !== 0) throw new IptablesError(`${this.#program}-save -c -t ${table}`, result);
+    await this.#save(['-c', '-t', table], onLine, (work) => work());
   }
 
   async deleteChain(table: Table, chain: string): Promise<boolean> {
@@ -160,19 +158,24 @@ export class Iptables {
 
   /** Hands every line of `iptables-save -t TABLE` to `onLine`. */
   async save(table: Table, onLine: (line: string) => void): Promise<void> {
-    const argv = [...this.#prefix(), `${this.#program}-save`, '-t', table];
+    await this.#save(['-t', table], onLine, (work) => exclusive(this.family, work));
+  }
+
+  async #save(
+    options: readonly string[],
+    onLine: (line: string) => void,
+    when: <T>(work: () => Promise<T>) => Promise<T>,
+  ): Promise<void> {
+    const argv = [...this.#prefix(), `${this.#program}-save`, ...options];
     let refusal = '';
     const take = (line: string): void => {
       // Exit status 0 all the same: the table has rules that only nft can print.
       if (line.startsWith('# Table ') && line.includes('incompatible')) refusal = line.slice(2);
       onLine(line);
     };
-    const result = await exclusive(
-      this.family,
-      async () => await run(argv, { ...this.#env(), onLine: take }),
-    );
+    const result = await when(() => run(argv, { ...this.#env(), onLine: take }));
     if (result.code !== 0 || refusal !== '') {
-      throw new IptablesError(`${this.#program}-save -t ${table}`, { ...result, stdout: refusal });
+      throw new IptablesError(`${this.#program}-save ${options.join(' ')}`, { ...result, stdout: refusal });
     }
   }
 

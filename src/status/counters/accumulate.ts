@@ -77,9 +77,15 @@ export class CounterAccumulator {
   }
 
   /** The same rule may stand in a chain twice: what counts is their sum. */
-  #gather({ rule, meaning, packets, fresh = false }: Reading, round: number): void {
+  #gather({ rule, meaning, packets, fresh = false, unsure = false }: Reading, round: number): void {
     const before = this.#known.get(rule)?.round;
     const known = this.#knownAs(rule, meaning, round);
+    if (unsure) {
+      // The next reading counts it.
+      known.now = known.packets;
+      known.fresh = false;
+      return;
+    }
     known.now = before === round ? known.now + packets : packets;
     known.fresh = fresh;
   }
