@@ -52,7 +52,12 @@ function parseTree(text: string, strictErrors: string[]): unknown {
     // JSON that is no YAML: indented with tabs, say.
     const json = text.trimStart().startsWith('{') ? parseJson(text) : undefined;
     if (json !== undefined) return json;
-    throw failed(problems.map((error) => error.message.split('\n')[0] ?? error.message));
+    // One mistake makes the parser stumble many times: the first places are those to look at.
+    const first = problems
+      .slice(0, 2)
+      .map(({ message }) => message.split('\n')[0]?.replace(/:$/, '') ?? message);
+    const rest = problems.length - first.length;
+    throw failed(rest > 0 ? [...first, `and ${rest} more`] : first);
   }
   for (const error of yaml.errors) {
     if (error.code === 'DUPLICATE_KEY') {

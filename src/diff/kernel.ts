@@ -2,6 +2,7 @@
 import type { Family } from '../api/objects.ts';
 import type { Mode } from '../dataplane/dataplane.ts';
 import { listLocalAddresses } from '../linux/addresses.ts';
+import { mayAdministerNetwork } from '../linux/capabilities.ts';
 import { Iptables } from '../linux/iptables/iptables.ts';
 import { saveReader, type SavedTable } from '../linux/iptables/save.ts';
 import type { TableName } from '../linux/netlink/nftables/objects.ts';
@@ -28,6 +29,10 @@ const compatible = new Set(['filter', 'nat', 'mangle', 'raw', 'security']);
 
 /** Rejects with a sentence where what the mode is about cannot be read. */
 export async function readKernel(family: Family, mode: Mode): Promise<KernelState> {
+  if (!mayAdministerNetwork())
+    throw new Error(
+      'only root may read the rules of the kernel: use sudo; without it, give saved rules (--saved)',
+    );
   const notes: string[] = [];
   const iptables = await readIptables(family, mode, notes);
   const nft = readNftables(family, mode, notes, iptables.tables !== undefined);

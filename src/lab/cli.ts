@@ -27,7 +27,7 @@ export async function runLab(argv: readonly string[]): Promise<number> {
       cause instanceof Error;
       cause = cause.cause
     ) {
-      process.stderr.write(`  because: ${cause.message}\n`);
+      if (!String(error).includes(cause.message)) process.stderr.write(`  because: ${cause.message}\n`);
     }
     return 2;
   }

@@ -7,6 +7,7 @@ import type { Family, Node } from '../api/objects.ts';
 import { ApiClient } from '../cluster/apiClient.ts';
 import { loadConnection } from '../cluster/connection.ts';
 import type { ProxyConfig } from '../config/types.ts';
+import { mayAdministerNetwork } from '../linux/capabilities.ts';
 import { applyConntrackSysctls, setOomScoreAdjust } from '../linux/sysctl.ts';
 import type { Logger } from '../log/logger.ts';
 import { isPrimaryKnown, nodeAddresses, nodeIPs, type NodeAddresses } from '../services/nodeAddresses.ts';
@@ -41,7 +42,11 @@ const quiet = 2000;
 
 /** Runs until something ends it; resolves to the exit code. Rejects if the start fails, or with what ended it. */
 export async function runProxy(config: ProxyConfig, log: DaemonLog): Promise<number> {
-  if (config.cleanup) return (await removeLeftovers(log)) ? 0 : 1;
+  if (config.cleanup) {
+    if (!mayAdministerNetwork())
+      throw new Error('--cleanup: only root (CAP_NET_ADMIN) may remove rules; nothing was removed');
+    return (await removeLeftovers(log)) ? 0 : 1;
+  }
   const fileChange = configFileChange(config.configFile);
   const name = nodeName(config.hostnameOverride);
   const mode = await loadMode(config.mode);

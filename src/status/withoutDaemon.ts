@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { isOwnChain } from '../dataplane/iptables/names.ts';
 import { tableName } from '../dataplane/nftables/layout.ts';
+import { mayAdministerNetwork } from '../linux/capabilities.ts';
 import { run } from '../linux/exec.ts';
 import { NftSocket } from '../linux/netlink/nftables/socket.ts';
 
@@ -13,8 +14,10 @@ export interface KernelFacts {
   readonly iptables: { readonly services: number; readonly endpoints: number } | undefined;
 }
 
+/** Empty where this process may not look. */
 export async function kernelFacts(): Promise<KernelFacts[]> {
   const facts: KernelFacts[] = [];
+  if (!mayAdministerNetwork()) return facts;
   for (const family of ['IPv4', 'IPv6'] as const)
     facts.push({ family, nftables: nftablesFacts(family), iptables: await iptablesFacts(family) });
   return facts;
@@ -81,7 +84,12 @@ export function kernelLines(facts: readonly KernelFacts[]): string[] {
         `${family}: iptables chains of ${iptables.services} service ports and ${iptables.endpoints} endpoints`,
       );
   }
-  if (lines.length === 0) lines.push('No rules for Services in this network namespace.');
+  if (lines.length === 0)
+    lines.push(
+      mayAdministerNetwork()
+        ? 'No rules for Services in this network namespace.'
+        : 'Its rules may be read by root only: use sudo.',
+    );
   const fill = conntrackFill();
   if (fill !== undefined) lines.push(`Connection table: ${fill.entries} of at most ${fill.limit} entries`);
   return lines;

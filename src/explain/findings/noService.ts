@@ -33,7 +33,17 @@ export function withoutService(given: Case, report: Report): void {
       .map((one) => `${one.name === '' ? '' : `${one.name} `}${one.port}/${one.protocol}`)
       .join(', ');
     const other = ports.find(({ port }) => port === destinationPort);
-    const target = ports.find(({ targetPort }) => targetPort === destinationPort);
+    const target = ports.find(
+      ({ name: portName, protocol: one, targetPort }) =>
+        targetPort === destinationPort ||
+        // It may be a name: what it stands for, the slices say.
+        owner.slices.some((slice) =>
+          slice.ports.some(
+            (said) =>
+              said.port === destinationPort && said.protocol === one && (said.name ?? '') === portName,
+          ),
+        ),
+    );
     const hint =
       other !== undefined
         ? `Port ${destinationPort} is ${other.protocol}, not ${protocol}.`

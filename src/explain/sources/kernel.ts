@@ -3,6 +3,7 @@ import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import type { Family } from '../../api/objects.ts';
 import { deviceName } from '../../dataplane/ipvs/names.ts';
 import { listLocalAddresses } from '../../linux/addresses.ts';
+import { mayAdministerNetwork } from '../../linux/capabilities.ts';
 import { run } from '../../linux/exec.ts';
 import { parseSave } from '../../linux/iptables/save.ts';
 import { ConntrackTable } from '../../linux/netlink/ctnetlink.ts';
@@ -48,6 +49,10 @@ export interface KernelState {
 
 /** Needs root. Throws a sentence if neither iptables nor nftables rules can be read. */
 export async function readKernel(family: Family): Promise<KernelState> {
+  if (!mayAdministerNetwork())
+    throw new Error(
+      'only root may read the rules of the kernel: use sudo; without it, give manifests (-f) or saved rules (--dump)',
+    );
   const remarks: string[] = [];
   const all = listLocalAddresses().filter((one) => one.family === family);
   const ofServices = all.filter((one) => one.interface === deviceName);

@@ -1,6 +1,6 @@
 /** `pointsman lab up|down|status|exec|kubectl`: a lab that stays up in the background. */
 import { spawn, spawnSync } from 'node:child_process';
-import { openSync, readFileSync } from 'node:fs';
+import { existsSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
@@ -89,6 +89,8 @@ async function up(flags: UpFlags): Promise<number> {
     throw new Error(
       `a lab is up already; end it with: pointsman lab down${lab}, or give this one a --name of its own`,
     );
+  if (process.getuid?.() !== 0)
+    throw new Error('the lab makes network namespaces, which only root may do: run it as root');
   sweepNamespaces();
   makeDirectory(flags.name);
   const log = openSync(daemonLog(flags.name), 'a');
@@ -161,7 +163,12 @@ function exec(where: string, argv: readonly string[], { name }: LabFlags): numbe
   const state = mustRun(name);
   const known = [...state.nodes, 'client', 'api', 'router', 'link'];
   const command = argv[0] === '--' ? argv.slice(1) : argv;
-  return inLab(state, known.includes(where) ? where : podNamespace(where), command);
+  const namespace = known.includes(where) ? where : podNamespace(where);
+  if (!existsSync(`/run/netns/${state.prefix}${namespace}`))
+    throw new Error(
+      `there is no Pod "${where}"; there are ${known.join(', ')}, and the Pods of: pointsman lab kubectl${named(name)} get pods -A`,
+    );
+  return inLab(state, namespace, command);
 }
 
 function status(flags: LabFlags): number {
@@ -194,10 +201,17 @@ export function clusterCommands(setExit: (code: number) => void): Command[] {
           .choices(['routes', 'vxlan'])
           .default('routes'),
       )
-      .option('--mode <mode>', 'proxy mode', 'iptables')
+      .addOption(
+        new Option('--mode <mode>', 'proxy mode')
+          .choices(['iptables', 'nftables', 'ipvs', 'userspace'])
+          .default('iptables'),
+      )
       .addOption(new Option('--iptables <variant>', 'which iptables').choices(['nft', 'legacy']))
       .option('--time-factor <n>', 'multiplies every time-out, for slow machines', positiveNumber, 1)
-      .option('--proxy <command>', 'another proxy: its command line, with {config} and {node} in it');
+      .option(
+        '--proxy <command>',
+        'another proxy: its command line, with {config}, {node} and {socket} in it',
+      );
   const passThrough = (command: Command): Command => ofLab(command).allowUnknownOption().passThroughOptions();
   return [
     withOptions(new Command('up').description('start a lab that stays up in the background')).action(
