@@ -13,6 +13,7 @@ import type {
   ServiceLabels,
 } from '../documents.ts';
 import { CounterAccumulator, type Total } from './accumulate.ts';
+import { SeriesLimit } from './seriesLimit.ts';
 
 /** Time series of one metric, whatever the cluster: the rest is added up under `other`. */
 export const seriesMax = 20_000;
@@ -119,7 +120,7 @@ export class ServiceCounters {
           const endpoint = known.find(meaning.id, meaning.endpoint);
           if (route === undefined || endpoint === undefined) continue;
           const { key, pod } = endpoint;
-          push(endpointsOf, `${family} ${meaning.id}`, {
+          push(endpointsOf, servicePortKey({ family, id: meaning.id }), {
             ...labelsOf(route),
             endpoint: key,
             pod,
@@ -136,8 +137,8 @@ export class ServiceCounters {
     services.sort(byId);
     const endpoints: EndpointCount[] = [];
     // Sorted list by list: all at once takes long where there are 100,000.
-    for (const { family, id } of services) {
-      const own = endpointsOf.get(`${family} ${id}`) ?? [];
+    for (const service of services) {
+      const own = endpointsOf.get(servicePortKey(service)) ?? [];
       own.sort((a, b) => (a.endpoint < b.endpoint ? -1 : 1));
       for (const one of own) endpoints.push(one);
     }
@@ -164,6 +165,7 @@ export class ServiceCounters {
       help: 'New connections by service port.',
       labelNames: services,
       items: (document) => document.services,
+      key: servicePortKey,
       labels,
       value: ({ connections }) => connections,
     });
@@ -172,6 +174,7 @@ export class ServiceCounters {
       help: 'New connections that session affinity sent to the endpoint of before (where it is counted).',
       labelNames: services,
       items: (document) => document.services.filter(({ affinityHits }) => affinityHits !== undefined),
+      key: servicePortKey,
       labels,
       value: ({ affinityHits }) => affinityHits ?? 0,
     });
@@ -181,6 +184,7 @@ export class ServiceCounters {
         help: 'New connections by endpoint of a service port.',
         labelNames: [...services, 'endpoint'] as const,
         items: (document) => document.endpoints,
+        key: (one) => `${servicePortKey(one)} ${one.endpoint}`,
         labels: (one) => ({ ...labels(one), endpoint: one.endpoint }),
         value: ({ connections }) => connections,
       });
@@ -190,6 +194,7 @@ export class ServiceCounters {
       help: 'First packets that were rejected or dropped, by reason.',
       labelNames: ['reason', 'verdict', 'ip_family'] as const,
       items: ({ refused }) => refusedByReason(refused),
+      key: ({ reason, verdict, family }) => `${reason} ${verdict} ${family}`,
       labels: ({ reason, verdict, family }) => ({ reason, verdict, ip_family: family }),
       value: ({ packets }) => packets,
     });
@@ -198,6 +203,7 @@ export class ServiceCounters {
       help: 'New connections whose source address was replaced by that of the node.',
       labelNames: ['ip_family'] as const,
       items: ({ masqueraded }) => masqueraded,
+      key: ({ family }) => family,
       labels: ({ family }) => ({ ip_family: family }),
       value: ({ connections }) => connections,
     });
@@ -205,6 +211,7 @@ export class ServiceCounters {
 
   #metric<Label extends string, Item>(registry: Registry, series: Series<Label, Item>): void {
     const { name, help, labelNames } = series;
+    const limit = new SeriesLimit(seriesMax, series.key, series.value);
     const latest = async (): Promise<CountersDocument | undefined> => {
       try {
         return await this.read();
@@ -214,7 +221,7 @@ export class ServiceCounters {
       }
     };
     const fill = (counter: Counter<Label>, document: CountersDocument): void =>
-      this.#fill(counter, series, series.items(document));
+      this.#fill(counter, series, limit, series.items(document));
     const counter: Counter<Label> = new Counter({
       name,
       help,
@@ -228,26 +235,23 @@ export class ServiceCounters {
     });
   }
 
-  /** There is a hard limit: what is beyond it becomes one series, so that sums stay right. */
   #fill<Label extends string, Item>(
     counter: Counter<Label>,
     { name, labelNames, labels: labelsOfItem, value }: Series<Label, Item>,
+    limit: SeriesLimit<Item>,
     items: readonly Item[],
   ): void {
-    const kept = items.length <= seriesMax ? items.length : seriesMax - 1;
-    for (let i = 0; i < kept; i++) counter.inc(labelsOfItem(items[i]!), value(items[i]!));
-    if (kept === items.length) return;
-    if (!this.#warned) {
-      this.#warned = true;
-      this.#options.log.warn(
-        'More time series than one metric may have: the rest is added up under "other"; a lower --service-counters level has fewer',
-        { metric: name, series: items.length, limit: seriesMax },
-      );
-    }
-    let rest = 0;
-    for (let i = kept; i < items.length; i++) rest += value(items[i]!);
+    const { own, others } = limit.divide(items);
+    for (const item of own) counter.inc(labelsOfItem(item), value(item));
+    if (others === undefined) return;
     const other = Object.fromEntries(labelNames.map((label) => [label, 'other'])) as Record<Label, string>;
-    counter.inc(other, rest);
+    counter.inc(other, others);
+    if (this.#warned) return;
+    this.#warned = true;
+    this.#options.log.warn(
+      'More time series than one metric may have: the rest is added up under "other"; a lower --service-counters level has fewer',
+      { metric: name, series: items.length, limit: seriesMax },
+    );
   }
 }
 
@@ -257,6 +261,8 @@ interface Series<Label extends string, Item> {
   readonly help: string;
   readonly labelNames: readonly Label[];
   readonly items: (document: CountersDocument) => readonly Item[];
+  /** Tells items apart. */
+  readonly key: (item: Item) => string;
   readonly labels: (item: Item) => Record<Label, string>;
   readonly value: (item: Item) => number;
 }
@@ -361,6 +367,11 @@ function isGone(meaning: Meaning, routes: ReadonlyMap<ServicePortId, Route>, kno
     default:
       return !routes.has(meaning.id);
   }
+}
+
+/** Of both families. */
+function servicePortKey({ family, id }: Pick<ServiceLabels, 'family' | 'id'>): string {
+  return `${family} ${id}`;
 }
 
 function labelsOf({ port }: Route): ServiceLabels {
