@@ -11,6 +11,7 @@ import { buildCase, type CaseInputs } from './build.ts';
 import type { Case } from './case.ts';
 import { tell } from './explanation.ts';
 import type { Observation } from './live.ts';
+import { dependence } from './outcome.ts';
 import { printExplanation } from './output/terminal.ts';
 import { readDumps, readFlows } from './sources/dump.ts';
 import { isThisMachine, readObjects } from './sources/objects.ts';
@@ -118,10 +119,11 @@ async function explain(argv: readonly string[], io: CommandOutput): Promise<numb
   };
   const made = await buildCase(inputs);
   const explanation = tell(made);
-  const outcomes = explanation.outcomes;
+  const perhaps = dependence(made.prediction)?.others.flatMap(({ outcomes }) => outcomes) ?? [];
   const arrives =
-    outcomes.every(({ kind }) => kind === 'endpoint' || kind === 'forward' || kind === 'node') &&
-    !explanation.findings.some(({ severity }) => severity === 'cause');
+    [...explanation.outcomes, ...perhaps].every(
+      ({ kind }) => kind === 'endpoint' || kind === 'forward' || kind === 'node',
+    ) && !explanation.findings.some(({ severity }) => severity === 'cause');
 
   const live = parsed.switches.has('live')
     ? await observe(

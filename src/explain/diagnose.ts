@@ -2,7 +2,9 @@
 import type { Case } from './case.ts';
 import { aboutRoute } from './findings/aboutRoute.ts';
 import type { Finding, Report } from './findings/finding.ts';
+import { dependence, supposition } from './outcome.ts';
 import { withoutService } from './findings/noService.ts';
+import { conditions } from './findings/words.ts';
 import { foreignRules, goneEndpoints, nobodyListens, staleFlows } from './findings/rules.ts';
 
 export type { Finding } from './findings/finding.ts';
@@ -16,17 +18,29 @@ export function diagnose(given: Case): Finding[] {
   const { decision, catalog, prediction, rules } = given;
   const [usual] = prediction.possibilities;
   const outcomes = usual?.outcomes ?? [];
-  if (rules.kind !== 'wanted') foreignRules(given, outcomes, report);
+  const depends = dependence(prediction);
+  // What follows from the shown way alone is no more certain than that is.
+  const ofThisWay: Report =
+    depends === undefined
+      ? report
+      : (severity, reason, message, advice) =>
+          report(
+            severity === 'cause' ? 'warning' : severity,
+            reason,
+            `${conditions(depends.supposed.map(supposition))}: ${message}`,
+            advice,
+          );
+  if (rules.kind !== 'wanted') foreignRules(given, outcomes, ofThisWay);
   if (decision?.route !== undefined) {
     const info = catalog?.service(`${decision.route.port.namespace}/${decision.route.port.service}`);
     aboutRoute(given, decision.route, info, report);
   } else if (catalog !== undefined) withoutService(given, report);
   staleFlows(given, report);
-  nobodyListens(given, outcomes, report);
-  goneEndpoints(given, outcomes, report);
+  nobodyListens(given, outcomes, ofThisWay);
+  goneEndpoints(given, outcomes, ofThisWay);
   for (const { assumptions } of prediction.possibilities) {
     for (const { kind, question, usual: ordinary } of assumptions) {
-      if (kind === 'affinity' || ordinary) continue;
+      if (kind === 'affinity' || ordinary !== false) continue;
       report('note', 'unknown_condition', `Whether ${question} cannot be told from here.`);
     }
   }

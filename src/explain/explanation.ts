@@ -2,9 +2,16 @@
 import type { Case } from './case.ts';
 import { diagnose } from './diagnose.ts';
 import type { Finding } from './findings/finding.ts';
-import { percent } from './findings/words.ts';
+import { conditions, percent } from './findings/words.ts';
 import type { Effect, HookName } from './flow.ts';
-import type { Outcome, OutcomeKind, Possibility } from './outcome.ts';
+import {
+  dependence,
+  endsOf,
+  supposition,
+  type Outcome,
+  type OutcomeKind,
+  type Possibility,
+} from './outcome.ts';
 import { ipvsBase } from './ipvs/evaluate.ts';
 import { formatPlace } from './packet.ts';
 import { listenerOf, processBase } from './userspace/relay.ts';
@@ -99,7 +106,7 @@ export function tell(given: Case): Explanation {
         : rules.kind === 'dump'
           ? `from ${rules.file}`
           : 'read from the kernel',
-    answer: answer(given, outcomes),
+    answer: unlessOtherwise(given, answer(given, outcomes)),
     outcomes: outcomes.map((outcome) => toldOutcome(given, outcome)),
     way: first === undefined ? [] : way(given, first),
     otherWays: otherWays(given, outcomes),
@@ -130,6 +137,24 @@ const words: Readonly<Record<Exclude<OutcomeKind, 'endpoint'>, string>> = {
   reject: 'It is rejected: the client sees "connection refused".',
   drop: 'It is dropped: the client hears nothing and waits until it gives up.',
   unknown: 'A rule that cannot be interpreted decides; see the last step.',
+};
+
+/** The answer, and on what it rests that nobody here can tell. */
+function unlessOtherwise({ prediction }: Case, text: string): string {
+  const depends = dependence(prediction);
+  if (depends === undefined) return text;
+  const kinds = new Set(depends.others.flatMap(({ outcomes }) => outcomes.map(({ kind }) => kind)));
+  const ends = [...kinds].map((kind) => inShort[kind]).join('; or ');
+  return `That depends on what cannot be told from here. ${conditions(depends.supposed.map(supposition))}: ${text} Otherwise: ${ends}.`;
+}
+
+const inShort: Readonly<Record<OutcomeKind, string>> = {
+  endpoint: 'it reaches an endpoint',
+  node: 'it stays on this node, untranslated',
+  forward: 'it is passed on, untranslated',
+  reject: 'it is rejected',
+  drop: 'it is dropped',
+  unknown: 'a rule that cannot be interpreted decides',
 };
 
 function answer(given: Case, outcomes: readonly Outcome[]): string {
@@ -297,6 +322,8 @@ function conntrack(given: Case, outcomes: readonly Outcome[]): string[] {
     outcomes[0].steps.slice(0, -1).some(({ base }) => base === processBase)
   )
     return ['The connection to the process, until that resets it.'];
+  if (outcomes.some(({ kind }) => kind === 'unknown') && first === undefined)
+    return ['Not known: it depends on the rule that cannot be interpreted.'];
   if (first === undefined) return ['Nothing: the packet is not let through, so no connection is remembered.'];
   if (first.kind !== 'endpoint') return ['The connection as it is, without translation.'];
   const source = packet.origin.address;
@@ -327,15 +354,9 @@ function conntrack(given: Case, outcomes: readonly Outcome[]): string[] {
 
 function otherwise(given: Case, possibilities: readonly Possibility[]): ToldPossibility[] {
   const [usual, ...rest] = possibilities;
-  const ends = (one: Possibility | undefined): string =>
-    JSON.stringify(
-      one?.outcomes.map(({ kind, destination, masqueraded }) => [kind, destination, masqueraded]),
-    );
-  const different = rest.filter((one) => ends(one) !== ends(usual));
+  const different = rest.filter((one) => endsOf(one) !== endsOf(usual));
   return different.slice(0, 8).map((possibility) => ({
-    assumptions: possibility.assumptions
-      .filter(({ holds, usual }) => !usual || holds)
-      .map(({ question, holds }) => (holds ? `If ${question}` : `If it is not so that ${question}`)),
+    assumptions: possibility.assumptions.filter(({ holds, usual }) => !usual || holds).map(supposition),
     outcomes: possibility.outcomes.map((outcome) => toldOutcome(given, outcome)),
   }));
 }

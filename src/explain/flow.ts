@@ -12,8 +12,11 @@ export type HookName = 'prerouting' | 'input' | 'forward' | 'output' | 'postrout
 export interface Assumption {
   readonly question: string;
   readonly holds: boolean;
-  /** The answer is the ordinary one: a client that is new, a packet that is not counted away by a limit. */
-  readonly usual: boolean;
+  /**
+   * The answer is the ordinary one: a client that is new, a packet that is not counted away by a limit. Undefined:
+   * nobody here knows which answer is.
+   */
+  readonly usual: boolean | undefined;
   readonly kind: 'affinity' | 'unknown';
 }
 
@@ -141,6 +144,11 @@ export function assumed(flow: Flow, question: string): boolean | undefined {
 
 export function assume(flow: Flow, assumption: Assumption): Flow {
   return { ...flow, assumptions: [...flow.assumptions, assumption] };
+}
+
+/** The same for the other answer. */
+export function opposite(usual: boolean | undefined): boolean | undefined {
+  return usual === undefined ? undefined : !usual;
 }
 
 /** More branches than this and the rest is not followed: a rule set that asks so much cannot be explained. */

@@ -57,7 +57,8 @@ export function predict(ends: readonly End[], world: World, incomplete: boolean)
     assumptions,
     outcomes: merge(list, world),
   }));
-  possibilities.sort((a, b) => unusual(a) - unusual(b));
+  // Among those that are as good: where rules that nobody can interpret match nothing, the way says more.
+  possibilities.sort((a, b) => unusual(a) - unusual(b) || granted(a) - granted(b));
   return { possibilities, ends, incomplete };
 }
 
@@ -97,7 +98,46 @@ function sum(ends: readonly End[]): number {
 }
 
 function unusual(possibility: Possibility): number {
-  return possibility.assumptions.filter(({ usual }) => !usual).length;
+  return possibility.assumptions.filter(({ usual }) => usual === false).length;
+}
+
+/** What the ordinary possibility rests on, where nobody here can tell whether it is so; see `dependence`. */
+export interface Dependence {
+  /** The answers that the ordinary possibility supposes. */
+  readonly supposed: readonly Assumption[];
+  /** The possibilities that are as good, and end otherwise. */
+  readonly others: readonly Possibility[];
+}
+
+/** Undefined: whatever is not known, ordinary packets end the same way. */
+export function dependence({ possibilities: [shown, ...rest] }: Prediction): Dependence | undefined {
+  const others = rest.filter((one) => unusual(one) === 0 && endsOf(one) !== endsOf(shown));
+  if (shown === undefined || unusual(shown) > 0 || others.length === 0) return undefined;
+  // One answer changed and another end: that question decides, others may only stand beside it.
+  const changed = others.map((other) => shown.assumptions.filter((one) => isContradicted(one, other)));
+  const alone = changed.filter(({ length }) => length === 1);
+  const deciding = new Set((alone.length > 0 ? alone : changed).flat());
+  return { supposed: shown.assumptions.filter((one) => deciding.has(one)), others };
+}
+
+function isContradicted({ question, holds }: Assumption, { assumptions }: Possibility): boolean {
+  return assumptions.some((other) => other.question === question && other.holds !== holds);
+}
+
+/** Equal where packets end alike. */
+export function endsOf(possibility: Possibility | undefined): string {
+  return JSON.stringify(
+    possibility?.outcomes.map(({ kind, destination, masqueraded }) => [kind, destination, masqueraded]),
+  );
+}
+
+/** `if it comes in by interface cali+` */
+export function supposition({ question, holds }: Assumption): string {
+  return `${holds ? 'if' : 'unless'} ${question}`;
+}
+
+function granted(possibility: Possibility): number {
+  return possibility.assumptions.filter(({ holds, usual }) => usual === undefined && holds).length;
 }
 
 function merge(ends: readonly End[], world: World): Outcome[] {

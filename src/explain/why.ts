@@ -2,9 +2,10 @@
 import { chains as userspaceChains } from '../dataplane/userspace/names.ts';
 import type { Endpoint } from '../services/types.ts';
 import type { Case } from './case.ts';
-import type { Step } from './flow.ts';
+import type { Effect, Step } from './flow.ts';
 import { ipvsBase } from './ipvs/evaluate.ts';
 import type { Outcome } from './outcome.ts';
+import { isOurs, ownerOf } from './owner.ts';
 import { processBase } from './userspace/relay.ts';
 
 /** A step and why it is there; empty where no object has a part in it. */
@@ -54,6 +55,8 @@ function causeOf(given: Case, outcome: Outcome, step: Step, dispatched: boolean)
   const service =
     route === undefined ? (step.comment ?? '') : `Service ${route.port.namespace}/${route.port.service}`;
   const { effect } = step;
+  // What others do to packets has nothing to do with Services: only their comments say why.
+  if (isAct(effect) && step.base !== 'routing' && !isOurs(step)) return step.comment ?? '';
   switch (effect.kind) {
     case 'jump':
     case 'goto':
@@ -135,6 +138,12 @@ function causeOf(given: Case, outcome: Outcome, step: Step, dispatched: boolean)
   }
 }
 
+function isAct({ kind }: Effect): boolean {
+  return (
+    kind === 'mark' || kind === 'masquerade' || kind === 'drop' || kind === 'reject' || kind === 'remember'
+  );
+}
+
 /** The entry of an ipset that a rule found; empty if it asks for none. */
 function setMember({ packet, world }: Case, { rule }: Step): string {
   const [, name = '', directions = ''] = /(?<!! )--match-set (\S+) (\S+)/.exec(rule) ?? [];
@@ -205,6 +214,11 @@ function localField(kind: string | undefined): string {
 
 /** Why the source is rewritten, or would be. */
 export function masqueradeCause({ decision, packet, wanted }: Case, outcome: Outcome): string {
+  const step = outcome.steps.find(({ effect }) => effect.kind === 'masquerade');
+  if (step !== undefined && !isOurs(step)) {
+    const owner = ownerOf(step);
+    return `rule "${step.rule}" in chain ${step.chain}${owner === '' ? '' : ` of ${owner}`} does that, not the service proxy`;
+  }
   const ownAddress =
     outcome.destination.startsWith(`${packet.origin.address}:`) ||
     outcome.destination.startsWith(`[${packet.origin.address}]`);

@@ -1,10 +1,8 @@
 /** Where rules, or what the kernel remembers, are not what the objects want, or not the proxy's at all. */
 import type { Case } from '../case.ts';
-import { ownerOfChain, ownerOfTable } from '../../diff/owners.ts';
-import type { Step } from '../flow.ts';
-import { ipvsBase } from '../ipvs/evaluate.ts';
 import type { Outcome } from '../outcome.ts';
 import { formatPlace } from '../packet.ts';
+import { isOurs, ownerOf } from '../owner.ts';
 import { listenerOf, processBase } from '../userspace/relay.ts';
 import type { Report } from './finding.ts';
 import { names, percent } from './words.ts';
@@ -57,21 +55,6 @@ function byRule(outcomes: readonly Outcome[]): Map<string, Outcome> {
 function isStoppedByOthers({ kind, steps }: Outcome): boolean {
   const step = steps.at(-1);
   return (kind === 'drop' || kind === 'reject') && step !== undefined && !isOurs(step);
-}
-
-/** Something that a service proxy writes, this one or kube-proxy. */
-function isOurs(step: Step): boolean {
-  if (step.base === ipvsBase || step.base === processBase) return true;
-  // The kubelet's by name, but every proxy of iptables mode has its rule there.
-  if (step.chain === 'KUBE-FIREWALL') return true;
-  return ownerOf(step).startsWith('a service proxy') || /^ip6? pointsman/.test(step.base);
-}
-
-/** Whose rule it probably is; empty if names do not tell. */
-function ownerOf({ base, chain, rule }: Step): string {
-  const [, table = '', own] = base.split(' ');
-  // nft names family, table and chain, iptables table and chain.
-  return (own === undefined ? '' : ownerOfTable(table)) || ownerOfChain(chain, rule);
 }
 
 function writer({ steps }: Outcome): string {

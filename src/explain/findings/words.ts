@@ -38,3 +38,9 @@ export function percent(probability: number): string {
   const value = probability * 100;
   return `${value > 99.95 ? '100' : value < 0.05 ? '<0.1' : value.toFixed(1)} %`;
 }
+
+/** `If A, and unless B` */
+export function conditions(all: readonly string[]): string {
+  const text = all.join(', and ');
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}

@@ -1,6 +1,6 @@
 /** Interprets the tables of iptables-save: each built-in chain is a base chain of the walk. */
 import type { Effect, Flow, HookName, Result, Surroundings } from '../flow.ts';
-import { addStep, assume, assumed } from '../flow.ts';
+import { addStep, assume, assumed, opposite } from '../flow.ts';
 import type { BaseChain } from '../walk.ts';
 import { canonicalIP } from '../../services/ip.ts';
 import type { SavedTable } from '../../linux/iptables/save.ts';
@@ -123,11 +123,10 @@ class TableInterpreter {
       if (known === false) continue;
       const { question, usual, affinity } = truth;
       const kind = affinity === true ? 'affinity' : 'unknown';
-      const yes =
-        known === true ? flow : assume(flow, { question, holds: true, usual: usual !== false, kind });
+      const yes = known === true ? flow : assume(flow, { question, holds: true, usual, kind });
       for (const result of this.#apply(rule, chain, i, yes, at, depth, 1)) results.push(result);
       if (known === true) return results;
-      flow = assume(flow, { question, holds: false, usual: usual !== true, kind });
+      flow = assume(flow, { question, holds: false, usual: opposite(usual), kind });
     }
     results.push({ flow, verdict: 'next' });
     return results;

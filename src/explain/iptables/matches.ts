@@ -40,16 +40,24 @@ export function negate(truth: Truth, not: boolean): Truth {
 /** Several at once: one `no` settles it. */
 export function every(truths: Iterable<Truth>): Truth {
   let chance = 1;
-  let open: Extract<Truth, { question: string }> | undefined;
+  let open: Question | undefined;
   for (const truth of truths) {
     if (truth === false) return false;
     if (truth === true) continue;
     if ('chance' in truth) chance *= truth.chance;
     else if (open === undefined) open = truth;
-    else open = { question: `${open.question} and ${truth.question}` };
+    else open = both(open, truth);
   }
   if (open !== undefined) return open;
   return chance === 1 ? true : { chance };
+}
+
+type Question = Extract<Truth, { question: string }>;
+
+function both(a: Question, b: Question): Question {
+  const question = `${a.question} and ${b.question}`;
+  if (a.usual === false || b.usual === false) return { question, usual: false };
+  return a.usual === true && b.usual === true ? { question, usual: true } : { question };
 }
 
 function address(option: Option, ip: string): Truth {
@@ -108,7 +116,7 @@ function masked(option: Option, value: number): boolean {
 
 const ignored = (): Truth => true;
 const unknown: Test = (option) =>
-  negate(question(`${option.name} ${option.values.join(' ')}`.trim()), option.not);
+  negate(question(`${[option.name, ...option.values].join(' ')} matches`), option.not);
 
 /** The first packet of a connection. */
 function conntrackState(option: Option, flow: Flow): Truth {
@@ -162,7 +170,7 @@ function range(option: Option, ip: string): Truth {
 }
 
 function unknownAddress(option: Option): Truth {
-  return question(`${option.name} ${option.values.join(' ')}`);
+  return question(`${[option.name, ...option.values].join(' ')} matches`);
 }
 
 const modules: Readonly<Record<string, Readonly<Record<string, Test>> | 'always'>> = {
@@ -287,7 +295,7 @@ export function testMatch(match: Match, flow: Flow, at: Surroundings): Truth {
   if (tests === 'always') return true;
   if (tests === undefined) {
     if (match.module === 'icmp' || match.module === 'icmp6' || match.module === 'ipv6-icmp') return false;
-    return question(`-m ${match.module} ${match.options.map(text).join(' ')}`.trim());
+    return question(`${['-m', match.module, ...match.options.map(text)].join(' ')} matches`);
   }
   const implied = protocols[match.module];
   if (implied !== undefined && implied !== at.packet.protocol) return false;
@@ -304,7 +312,9 @@ function statistic({ options }: Match): Truth {
   const probability = value('--probability');
   if (probability !== undefined) return negate({ chance: snap(Number(word(probability))) }, probability.not);
   const nth = value('--every');
-  return nth === undefined ? question('-m statistic') : negate({ chance: 1 / Number(word(nth)) }, nth.not);
+  return nth === undefined
+    ? question('-m statistic matches')
+    : negate({ chance: 1 / Number(word(nth)) }, nth.not);
 }
 
 /** The fraction that ten decimals mean: 0.3333333333 is one third. */
@@ -318,7 +328,7 @@ function recent({ options }: Match, flow: Flow, { world }: Surroundings): Truth 
   const set = value('--set');
   if (set !== undefined) return !set.not;
   const check = value('--rcheck') ?? value('--update');
-  if (check === undefined) return question('-m recent');
+  if (check === undefined) return question('-m recent matches');
   const list = word(value('--name') ?? { name: '', values: ['DEFAULT'], not: false });
   if (world.recent !== undefined) {
     return negate(world.recent.get(list)?.has(flow.source) === true, check.not);

@@ -1,6 +1,6 @@
 /** Interprets nftables tables: base chains for the walk, maps and sets looked up as the kernel does. */
 import type { Effect, Flow, HookName, Result, Surroundings } from '../flow.ts';
-import { addStep, assume } from '../flow.ts';
+import { addStep, assume, opposite } from '../flow.ts';
 import type { BaseChain } from '../walk.ts';
 import type { NftRule, NftTable } from './form.ts';
 import { randomModulus } from './random.ts';
@@ -111,11 +111,11 @@ class NftInterpreter {
         return undefined;
       case 'question': {
         const { question, usual } = end;
-        const yes = assume(flow, { question, holds: true, usual: usual !== false, kind: 'unknown' });
+        const yes = assume(flow, { question, holds: true, usual, kind: 'unknown' });
         const rest = this.#once(rule, chain, index, yes, at, depth, drawn, results);
         if (rest !== undefined)
           for (const one of this.#run(chain, index + 1, rest, at, depth)) results.push(one);
-        return assume(flow, { question, holds: false, usual: usual !== true, kind: 'unknown' });
+        return assume(flow, { question, holds: false, usual: opposite(usual), kind: 'unknown' });
       }
       case 'verdict':
         return this.#follow(end, chain, index, flow, at, depth, drawn, note, results);

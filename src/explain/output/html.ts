@@ -1,6 +1,6 @@
 /** An explanation as one page: a picture of the way through the hooks, readable without knowing them. No scripts. */
 import type { Explanation, ToldHook, ToldStep } from '../explanation.ts';
-import { percent } from '../findings/words.ts';
+import { conditions, percent } from '../findings/words.ts';
 import type { Observation } from '../live.ts';
 import { liveStyle, renderObservation } from './liveHtml.ts';
 import { glossary } from './glossary.ts';
@@ -86,7 +86,7 @@ export function renderPage(explanation: Explanation, live?: Observation): string
         ({ probability, kind, destination }) =>
           `${percent(probability)} ${kind === 'endpoint' ? destination : kind}`,
       );
-    parts.push(`<p>${escape(assumptions.join(', and '))}: ${escape(list.join(', '))}</p>`);
+    parts.push(`<p>${escape(conditions(assumptions))}: ${escape(list.join(', '))}</p>`);
   }
   if (live !== undefined) parts.push(renderObservation(live));
   parts.push(glossary(explanation));

@@ -1,6 +1,6 @@
 /** An explanation for a terminal: at most 80 columns, coloured only where asked. */
 import type { Explanation, ToldHook, ToldStep } from '../explanation.ts';
-import { percent } from '../findings/words.ts';
+import { conditions, percent } from '../findings/words.ts';
 import type { OutcomeKind } from '../outcome.ts';
 
 export const columns = 80;
@@ -88,7 +88,7 @@ export function printExplanation(explanation: Explanation, colour: boolean): str
   if (otherwise.length > 0) {
     section('OTHERWISE');
     for (const { assumptions, outcomes: others } of otherwise) {
-      lines.push(...wrap(`${assumptions.join(', and ')}:`, 2));
+      lines.push(...wrap(`${conditions(assumptions)}:`, 2));
       for (const { kind, probability, destination } of others.slice(0, 6)) {
         lines.push(`    ${percent(probability).padStart(8)}  ${kind === 'endpoint' ? destination : kind}`);
       }
