@@ -16,7 +16,9 @@ export const exitCodesHelp =
   '\nExit codes: 0 healthy, 1 error, 2 the daemon is not healthy, 3 no daemon answers, 4 no such Service\n';
 
 export function socketOption(): Option {
-  return new Option('--socket <path>', "the daemon's socket (its --socket-path)").env('POINTSMAN_SOCKET');
+  return new Option('--socket, --socket-path <path>', "the daemon's socket, as its --socket-path says").env(
+    'POINTSMAN_SOCKET',
+  );
 }
 
 /** `NAMESPACE`, `NAMESPACE/NAME`; with `-n` also `NAME`. Throws an Error that says what is wrong. */

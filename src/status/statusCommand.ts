@@ -17,11 +17,12 @@ import { DaemonClient, DaemonUnreachable, type ServiceFilter } from './client.ts
 import { connectionFindings } from './connections.ts';
 import { needsEndpointsInConntrack, readConnections } from './conntrackView.ts';
 import type { CountersDocument, StatusDocument } from './documents.ts';
+import { nothingFound } from './nothingFound.ts';
 import { changeLines, connectionLines, routeLines, routeTable, statusLines } from './text/statusText.ts';
 import { conntrackFill, kernelFacts, kernelLines } from './withoutDaemon.ts';
 
 interface StatusFlags {
-  readonly socket?: string;
+  readonly socketPath?: string;
   readonly namespace?: string;
   readonly output?: 'wide' | 'json';
   readonly json?: true;
@@ -62,7 +63,7 @@ function print(lines: readonly string[]): void {
 }
 
 async function showStatus(filter: ServiceFilter, flags: StatusFlags): Promise<number> {
-  const client = new DaemonClient(flags.socket === undefined ? {} : { socketPath: flags.socket });
+  const client = new DaemonClient(flags.socketPath === undefined ? {} : { socketPath: flags.socketPath });
   const json = flags.json === true || flags.output === 'json';
   try {
     const status = await client.status();
@@ -103,7 +104,7 @@ async function showNode(
       const name = [filter.namespace, filter.service].filter((part) => part !== undefined).join('/');
       const skipped = status.problems.filter(({ object }) => object.endsWith(` ${name}`));
       print([
-        `No service port of ${name} is proxied on this node: there is no such Service, or it is headless, ExternalName or skipped.`,
+        await nothingFound(client, filter),
         ...skipped.map(({ field, message }) => `  ${field}: ${message}`),
       ]);
       return exitNothingFound;

@@ -4,6 +4,7 @@ import { Command, Option } from 'commander';
 import {
   exitCodesHelp,
   exitError,
+  exitNothingFound,
   exitOK,
   isFiltered,
   parseFilter,
@@ -16,12 +17,13 @@ import { needsEndpointsInConntrack, readConnections, whereDaemonIs } from './con
 import type { CountersDocument, StatusDocument } from './documents.ts';
 import { FlowCounter } from './flowCounter.ts';
 import { FlowIndex } from './flowIndex.ts';
+import { nothingFound } from './nothingFound.ts';
 import { ratesBetween, sortings, type Counts, type Rates, type Sorting } from './rates.ts';
 import { connectionLines } from './text/statusText.ts';
 import { topLines, type TopHead } from './text/topText.ts';
 
 interface TopFlags {
-  readonly socket?: string;
+  readonly socketPath?: string;
   readonly namespace?: string;
   readonly interval: string;
   readonly sort: Sorting;
@@ -72,8 +74,12 @@ async function showTop(filter: ServiceFilter, flags: TopFlags): Promise<number> 
   const interval = Number(flags.interval);
   if (!(interval >= 0.1 && interval <= 3600))
     throw new Error(`--interval "${flags.interval}" is not a number of seconds from 0.1 to 3600`);
-  const client = new DaemonClient(flags.socket === undefined ? {} : { socketPath: flags.socket });
+  const client = new DaemonClient(flags.socketPath === undefined ? {} : { socketPath: flags.socketPath });
   const status = await client.status();
+  if (isFiltered(filter) && (await client.tables(filter)).every(({ routes }) => routes.size === 0)) {
+    process.stderr.write(`Error: ${await nothingFound(client, filter)}\n`);
+    return exitNothingFound;
+  }
   const screen = new Screen(flags.json === true || flags.once === true);
   try {
     if (flags.connections === true) await watchConnections(client, status, filter, flags, interval, screen);
@@ -95,6 +101,9 @@ async function watchRates(
   const meter = await openMeter(client, status, filter, flags.source);
   try {
     let before = await meter.read();
+    screen.notice(
+      `${status.node}: counting new connections; the first numbers come in ${interval} s. q ends.`,
+    );
     while (await screen.wait(interval)) {
       const after = await meter.read();
       const rates = ratesBetween(before, after, (after.at - before.at) / 1000, flags.sort);
@@ -206,11 +215,17 @@ function filterCounts(counters: CountersDocument, filter: ServiceFilter): Counte
   };
 }
 
-/** A terminal is drawn anew for each reading; anything else gets one after the other. `q` or Ctrl-C ends. */
+const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+/** A terminal is drawn anew for each reading; anything else gets one after the other. `q`, Ctrl-C or a signal ends. */
 class Screen {
   readonly #terminal: boolean;
   #ended = false;
   readonly #end = new AbortController();
+  readonly #stop = (): void => {
+    this.#ended = true;
+    this.#end.abort();
+  };
 
   constructor(plain: boolean) {
     this.#terminal = !plain && process.stdout.isTTY && process.stdin.isTTY;
@@ -221,6 +236,8 @@ class Screen {
       // Ctrl-C and Ctrl-D come as what they are: the terminal is raw.
       if (keys.some((key) => key === 0x71 || key === 3 || key === 4)) this.#stop();
     });
+    // The terminal has to be given back as it was.
+    for (const signal of signals) process.on(signal, this.#stop);
   }
 
   get width(): number {
@@ -241,6 +258,11 @@ class Screen {
     process.stdout.write(`\u001b[H${shown.map((line) => `${line}\u001b[K`).join('\n')}\u001b[J`);
   }
 
+  /** For the time until there is something to show; a terminal only. */
+  notice(text: string): void {
+    if (this.#terminal) this.frame([text.slice(0, this.width)]);
+  }
+
   /** False: somebody wants to end. */
   async wait(seconds: number): Promise<boolean> {
     try {
@@ -255,11 +277,7 @@ class Screen {
     if (!this.#terminal) return;
     process.stdin.setRawMode(false);
     process.stdin.pause();
+    for (const signal of signals) process.off(signal, this.#stop);
     process.stdout.write('\u001b[?25h\u001b[?1049l');
-  }
-
-  #stop(): void {
-    this.#ended = true;
-    this.#end.abort();
   }
 }
