@@ -11,7 +11,7 @@ import {
 } from '../../linux/ffi.ts';
 import { get32 } from '../../linux/netlink/message.ts';
 import { withNetworkNamespace } from '../../linux/netlink/namespace.ts';
-import { connect, localAddress, openClient } from '../../lab/net/sockets.ts';
+import { connect, localAddress, openClient } from '../../linux/clientSocket.ts';
 import type { Packet } from '../packet.ts';
 
 /** `sent`: over UDP, and nobody said anything. */

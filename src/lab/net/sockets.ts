@@ -4,17 +4,8 @@
  * to Node. That way one process serves all Pods of a lab and makes all probes, without a helper per namespace.
  */
 import koffi from 'koffi';
+import { bindSocket, closeDescriptor, setSocketOption, SystemCallError } from '../../linux/ffi.ts';
 import {
-  bindSocket,
-  closeDescriptor,
-  openSocket,
-  setSocketOption,
-  socketName,
-  SystemCallError,
-} from '../../linux/ffi.ts';
-import {
-  AF_INET,
-  AF_INET6,
   bytesToIp,
   decodeSocketAddress,
   encodeSocketAddress,
@@ -22,47 +13,30 @@ import {
   isV6,
   type SocketAddress,
 } from './address.ts';
+import { makeSocket, type Protocol } from '../../linux/clientSocket.ts';
+
+export { connect, localAddress, openClient, type Protocol } from '../../linux/clientSocket.ts';
 
 const libc = koffi.load(null);
-const cConnect = libc.func('int connect(int fd, void *address, uint length)');
 const cListen = libc.func('int listen(int fd, int backlog)');
 const cRecvmsg = libc.func('long recvmsg(int fd, void *message, int flags)');
 const cSendmsg = libc.func('long sendmsg(int fd, void *message, int flags)');
 
-const SOCK_STREAM = 1;
-const SOCK_DGRAM = 2;
-const SOCK_NONBLOCK = 0o4000;
 const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
-const SO_LINGER = 13;
 const IPPROTO_IP = 0;
 const IP_PKTINFO = 8;
 const IPPROTO_IPV6 = 41;
-const IPPROTO_SCTP = 132;
-const IPV6_V6ONLY = 26;
 const IPV6_RECVPKTINFO = 49;
 const IPV6_PKTINFO = 50;
 const IPV6_FREEBIND = 78;
 const MSG_DONTWAIT = 0x40;
-const EINPROGRESS = 115;
 
 const on = Buffer.from([1, 0, 0, 0]);
 
-export type Protocol = 'tcp' | 'udp' | 'sctp';
-
-/** Makes a socket of the family of `address`; the caller must be inside the namespace. */
-function make(protocol: Protocol, ip: string): number {
-  const type = (protocol === 'udp' ? SOCK_DGRAM : SOCK_STREAM) | SOCK_NONBLOCK;
-  // SCTP's one-to-one sockets behave like TCP's, so that Node takes them for such.
-  const number = protocol === 'sctp' ? IPPROTO_SCTP : 0;
-  const fd = openSocket(isV6(ip) ? AF_INET6 : AF_INET, type, number);
-  if (isV6(ip)) setSocketOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, on);
-  return fd;
-}
-
 /** A socket bound to `address`; TCP and SCTP sockets listen. Throws SystemCallError. */
 export function listenOn(protocol: Protocol, address: SocketAddress): number {
-  const fd = make(protocol, address.ip);
+  const fd = makeSocket(protocol, address.ip);
   try {
     if (protocol !== 'udp') setSocketOption(fd, SOL_SOCKET, SO_REUSEADDR, on);
     else if (isV6(address.ip)) {
@@ -79,39 +53,6 @@ export function listenOn(protocol: Protocol, address: SocketAddress): number {
     closeDescriptor(fd);
     throw error;
   }
-}
-
-/** An unconnected socket, bound to the source if one is wanted. Throws SystemCallError. */
-export function openClient(protocol: Protocol, to: SocketAddress, source: SocketAddress | undefined): number {
-  const fd = make(protocol, to.ip);
-  if (source === undefined) return fd;
-  try {
-    setSocketOption(fd, SOL_SOCKET, SO_REUSEADDR, on);
-    if (protocol === 'tcp' && source.port !== 0) {
-      // Closed by a reset, so that the next attempt can have the same port.
-      setSocketOption(fd, SOL_SOCKET, SO_LINGER, Buffer.from([1, 0, 0, 0, 0, 0, 0, 0]));
-    }
-    bindSocket(fd, encodeSocketAddress(source));
-    return fd;
-  } catch (error) {
-    closeDescriptor(fd);
-    throw error;
-  }
-}
-
-/** connect(2), not waiting; returns 0 (done or under way) or the errno. */
-export function connect(fd: number, to: SocketAddress): number {
-  const address = encodeSocketAddress(to);
-  if ((cConnect(fd, address, address.length) as number) === 0) return 0;
-  const errno = koffi.errno();
-  return errno === EINPROGRESS ? 0 : errno;
-}
-
-/** The address of the near end. */
-export function localAddress(fd: number): SocketAddress {
-  const bytes = new Uint8Array(28);
-  socketName(fd, bytes);
-  return decodeSocketAddress(bytes);
 }
 
 export interface Datagram {
