@@ -3,7 +3,7 @@ import type { Route } from '../../services/types.ts';
 import type { Case } from '../case.ts';
 import type { ServiceInfo } from '../catalog.ts';
 import { formatPlace } from '../packet.ts';
-import type { Decision } from '../routes.ts';
+import { isUnserved, type Decision } from '../routes.ts';
 import type { Report } from './finding.ts';
 import { noEndpoints, targetPorts } from './noEndpoints.ts';
 import { count, elsewhere, names } from './words.ts';
@@ -32,6 +32,13 @@ export function aboutRoute(given: Case, route: Route, info: ServiceInfo | undefi
       `spec.loadBalancerSourceRanges of ${service} lets only ${port.sourceRanges.join(', ')} in; ${packet.origin.address} is not among them, so the packet is dropped without an answer.`,
       `Add the client's network to spec.loadBalancerSourceRanges, or dial another address of the Service: the list guards load balancer addresses only.`,
     );
+  } else if (isUnserved(given.mode, packet.protocol)) {
+    report(
+      'cause',
+      'protocol_not_served',
+      `Userspace mode serves TCP and UDP only: ${packet.protocol} connections to ${service} are refused, whatever endpoints it has.`,
+      "Run another mode on this node (--proxy-mode nftables), or use a Pod's address.",
+    );
   } else if (!route.hasAny) noEndpoints(given, route, service, info, report);
   else if (decision?.kind === 'drop') {
     const field = decision.frontend?.kind === 'clusterIP' ? 'internalTrafficPolicy' : 'externalTrafficPolicy';
@@ -49,7 +56,7 @@ export function aboutRoute(given: Case, route: Route, info: ServiceInfo | undefi
     report(
       'note',
       'unready_endpoints',
-      `${count(unready.length, 'endpoint')} of ${count(route.endpoints.length, 'endpoint')} ${unready.length === 1 ? 'is' : 'are'} not ready and get nothing: ${names(unready)}.`,
+      `${unready.length} of ${count(route.endpoints.length, 'endpoint')} ${unready.length === 1 ? 'is not ready and gets' : 'are not ready and get'} nothing: ${names(unready)}.`,
     );
   }
   if (decision?.kind === 'endpoint') goodToKnow(given, decision, route, service, info, report);
