@@ -109,9 +109,9 @@ export function acceptTcp(fd: number): number {
  * @throws SystemCallError
  */
 export function connectTcp(ip: string, port: number): number {
+  const bytes = socketAddress(ip, port);
   const fd = makeSocket(ip);
   tune(fd);
-  const bytes = socketAddress(ip, port);
   if ((cConnect(fd, bytes, bytes.length) as number) < 0) {
     const errno = koffi.errno();
     if (errno !== EINPROGRESS) {

@@ -69,3 +69,24 @@ test('addresses: a watcher is told once for a burst of changes', async () => {
   assert.equal(calls, 1);
   assert.equal(inside(listLocalAddresses).length, 27);
 });
+
+test('addresses: a watcher that has ended is not told of what came just before', async () => {
+  const told: string[] = [];
+  const stops: (() => void)[] = [];
+  const some = new Promise<void>((resolve) => {
+    for (const name of ['first', 'second'])
+      stops.push(
+        inside(() =>
+          watchAddresses(() => {
+            told.push(name);
+            for (const stop of stops) stop();
+            resolve();
+          }),
+        ),
+      );
+  });
+  inNamespace(namespace, ['ip', 'addr', 'add', '192.0.2.200/24', 'dev', 'west']);
+  await some;
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal(told.length, 1);
+});

@@ -163,8 +163,13 @@ export class DirectDataplane implements Dataplane {
     const what = `service address ${missing[0]} removed from lo${missing.length > 1 ? `, and ${missing.length - 1} more` : ''}`;
     this.#deps.report({ kind: 'changedByOthers', what, object: 'unknown', by: '', repairing });
     if (!repairing) return;
-    for (const ip of missing) addresses.putBack(ip);
-    this.#deps.report({ kind: 'repaired', what });
+    try {
+      for (const ip of missing) addresses.putBack(ip);
+      this.#deps.report({ kind: 'repaired', what });
+    } catch (err) {
+      // E.g. IPv6 has been switched off.
+      this.#deps.log.error('Cannot put a service address back on lo', { family: this.family, err });
+    }
   }
 
   #allChanges(routes: ReadonlyMap<ServicePortId, Route>): RouteChange[] {

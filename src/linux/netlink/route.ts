@@ -163,6 +163,7 @@ export function watchLinkAddresses(callback: () => void): () => void {
     receiveBuffer: 1 << 20,
   });
   let changed = false;
+  let ended = false;
   socket.subscribe(
     (message) => {
       if (message.type !== RTM_NEWADDR && message.type !== RTM_DELADDR) return;
@@ -171,13 +172,16 @@ export function watchLinkAddresses(callback: () => void): () => void {
       // Addresses come in bursts: once for all that are queued.
       setImmediate(() => {
         changed = false;
-        callback();
+        if (!ended) callback();
       });
     },
     // What was lost can only have been changes.
     () => callback(),
   );
-  return () => socket.close();
+  return () => {
+    ended = true;
+    socket.close();
+  };
 }
 
 function readLink(message: Message): Link {

@@ -6,11 +6,11 @@ export class SeriesLimit<Item> {
   readonly #most: number;
   readonly #keyOf: (item: Item) => string;
   readonly #valueOf: (item: Item) => number;
-  /** Items with a series of their own. Empty until the limit is passed: before, all have one. */
-  #own = new Set<string>();
-  /** What the others had at the last look; undefined until the limit is passed. */
-  #others: Map<string, number> | undefined;
-  #sum = 0;
+  /** Everybody there is, by key. Empty until the limit is passed: before, all have series of their own. */
+  readonly #known = new Map<string, Known>();
+  #round = 0;
+  /** Undefined until the limit is passed. */
+  #others: number | undefined;
 
   /**
    * @param most series, that of the others among them
@@ -26,29 +26,43 @@ export class SeriesLimit<Item> {
   /** Who has a series of its own, and the sum of the others; undefined if there never were any. */
   divide(items: readonly Item[]): { readonly own: readonly Item[]; readonly others: number | undefined } {
     if (this.#others === undefined && items.length <= this.#most) return { own: items, others: undefined };
-    const before = this.#others ?? new Map<string, number>();
-    const others = new Map<string, number>();
-    const had = this.#own;
-    const keys = items.map(this.#keyOf);
+    const round = ++this.#round;
     let room = this.#most - 1;
-    for (const key of keys) if (had.has(key)) room--;
+    const found = items.map((item) => {
+      const known = this.#known.get(this.#keyOf(item));
+      if (known === undefined) return undefined;
+      known.round = round;
+      if (known.own) room--;
+      return known;
+    });
     const own: Item[] = [];
-    const has = new Set<string>();
+    let others = this.#others ?? 0;
     for (const [i, item] of items.entries()) {
-      const key = keys[i]!;
-      const last = before.get(key);
-      if (had.has(key) || (last === undefined && room-- > 0)) {
+      let known = found[i];
+      if (known === undefined) {
+        known = { own: room-- > 0, value: 0, round };
+        this.#known.set(this.#keyOf(item), known);
+      }
+      if (known.own) {
         own.push(item);
-        has.add(key);
         continue;
       }
       const value = this.#valueOf(item);
-      others.set(key, value);
       // Less than before: it went and came back in between.
-      this.#sum += last === undefined || value < last ? value : value - last;
+      others += value < known.value ? value : value - known.value;
+      known.value = value;
     }
-    this.#own = has;
+    for (const [key, known] of this.#known) if (known.round !== round) this.#known.delete(key);
     this.#others = others;
-    return { own, others: this.#sum };
+    return { own, others };
   }
+}
+
+interface Known {
+  /** It has a series of its own. */
+  readonly own: boolean;
+  /** Of one that has not: what it had at the last look. */
+  value: number;
+  /** In which it was there last. */
+  round: number;
 }

@@ -453,6 +453,19 @@ function kernelTests(): void {
     await cleanUp();
   });
 
+  test('without NAT: service addresses that the kernel does not take back are no end of the proxy', async () => {
+    const { dataplane, to, reports } = world('IPv6', 'without NAT');
+    await dataplane.start();
+    await to([web('IPv6', [endpoint('IPv6', 0)])], true);
+    const setting = 'net.ipv6.conf.lo.disable_ipv6';
+    run('sysctl', '-qw', `${setting}=1`);
+    await until(() => reports.some(({ kind }) => kind === 'changedByOthers'), 'the change to be seen');
+    assert.ok(!reports.some(({ kind }) => kind === 'repaired'));
+    run('sysctl', '-qw', `${setting}=0`);
+    await dataplane.stop();
+    await cleanUp();
+  });
+
   test('interfaces of Pods: by the way to an address, or by the interface it names', () => {
     const pods = new PodInterfaces({ kind: 'interface', name: 'pod1' });
     const answers = [
