@@ -24,14 +24,48 @@ const shown = 5;
 export class ServiceAddresses {
   readonly #addresses = new Set<string>();
   readonly #nodePorts = new Set<string>();
+  /** One endpoint for each port. */
+  readonly #endpointAt = new Map<number, string>();
+  readonly #endpointPorts = new Map<string, Set<number>>();
 
   constructor({ table }: WantedFamily) {
-    for (const { frontends } of table.routes.values()) {
+    for (const { frontends, endpoints } of table.routes.values()) {
+      for (const { ip, port, key } of endpoints) {
+        if (!this.#endpointAt.has(port)) this.#endpointAt.set(port, key);
+        const ports = this.#endpointPorts.get(ip);
+        if (ports === undefined) this.#endpointPorts.set(ip, new Set([port]));
+        else ports.add(port);
+      }
       for (const { kind, ip, port } of frontends) {
         if (kind === 'nodePort') this.#nodePorts.add(String(port));
         else this.#addresses.add(ip);
       }
     }
+  }
+
+  /**
+   * An endpoint that a rule's text picks out by port or address, as rules do that see packets after their translation.
+   * Ports in lists and addresses in sets are not looked into.
+   */
+  endpointIn(text: string): string | undefined {
+    const [, first, last] = /(?:--dport|dport) (\d+)(?:[:-](\d+))?(?= |$)/.exec(text) ?? [];
+    const inRange = (port: number): boolean =>
+      first === undefined || (port >= Number(first) && port <= Number(last ?? first));
+    const destination = /(?<!! )(?:-d|daddr) ([0-9a-f.:/]+)(?= |$)/.exec(text)?.[1];
+    if (destination === undefined) {
+      if (first === undefined) return undefined;
+      for (const [port, key] of this.#endpointAt) if (inRange(port)) return key;
+      return undefined;
+    }
+    const address = destination.replace(/\/(32|128)$/, '');
+    const cidr = address.includes('/') ? parseCIDR(address) : undefined;
+    const candidates = cidr === undefined ? [address] : this.#endpointPorts.keys();
+    for (const ip of candidates) {
+      if (cidr !== undefined && !cidrContains(cidr, ip)) continue;
+      for (const port of this.#endpointPorts.get(ip) ?? [])
+        if (inRange(port)) return ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`;
+    }
+    return undefined;
   }
 
   /** A destination in a rule's text is an address of a Service, or a network with some of them. */
@@ -111,10 +145,13 @@ function reachable(start: string, chains: SavedTable['chains']): string[] {
 function concernOf(args: string, target: string, addresses: ServiceAddresses): string | undefined {
   const named = addresses.namedIn(args);
   if (named !== undefined) return `names ${named}`;
+  const drops = target === 'DROP' || target === 'REJECT';
+  const endpoint = drops ? addresses.endpointIn(args) : undefined;
+  if (endpoint !== undefined) return `drops what goes to endpoint ${endpoint}`;
   // Rules about certain other destinations do not concern Services.
   const elsewhere = /(?<!! )-d (?!0\.0\.0\.0\/0|::\/0)/.test(args) || / --dport /.test(args);
   if (elsewhere) return undefined;
-  if (target === 'DROP' || target === 'REJECT') return 'drops';
+  if (drops) return 'drops';
   return target === 'DNAT' || target === 'REDIRECT' || target === 'NOTRACK' ? 'translates' : undefined;
 }
 
@@ -144,9 +181,13 @@ export function nftNeighbours(
       const text = printRule(rule);
       const named = addresses.namedIn(text);
       const elsewhere = /daddr (?!!=)[^@]/.test(text) || /dport (?!!=)/.test(text);
+      const drops = /(^| )(drop|reject)\b/.test(text);
+      const endpoint = drops ? addresses.endpointIn(text) : undefined;
       if (named !== undefined) concerns.push(`names ${named}: ${rule.chain}: ${text}`);
+      else if (endpoint !== undefined)
+        concerns.push(`drops what goes to endpoint ${endpoint}: ${rule.chain}: ${text}`);
       else if (elsewhere) continue;
-      else if (/(^| )(drop|reject)\b/.test(text)) concerns.push(`drops: ${rule.chain}: ${text}`);
+      else if (drops) concerns.push(`drops: ${rule.chain}: ${text}`);
       else if (/(^| )(dnat|redirect|notrack)\b/.test(text))
         concerns.push(`translates: ${rule.chain}: ${text}`);
     }

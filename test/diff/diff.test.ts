@@ -207,6 +207,7 @@ test('others with rules at the same hooks are named by what their chains are cal
   const [family = assert.fail()] = wanted.families;
   const addresses = new ServiceAddresses(family);
   const ip = [...family.table.routes.values()][0]!.port.clusterIP;
+  const endpoint = [...family.table.routes.values()].flatMap(({ endpoints }) => endpoints)[0]!;
   const saved = parseSave(
     [
       '*filter',
@@ -222,6 +223,11 @@ test('others with rules at the same hooks are named by what their chains are cal
       '-A DOCKER-USER -i eth0 -j DROP',
       `-A cali-FORWARD -d ${ip}/32 -j ACCEPT`,
       '-A cali-FORWARD -d 192.0.2.1/32 -j DROP',
+      `-A FORWARD -p tcp -m tcp --dport ${endpoint.port} -j DROP`,
+      '-A FORWARD -p tcp -m tcp --dport 1 -j DROP',
+      `-A FORWARD -d ${endpoint.ip}/24 -j REJECT`,
+      `-A FORWARD -d ${endpoint.ip}/32 -p tcp --dport 1:2 -j REJECT`,
+      `-A FORWARD -p tcp -m tcp --dport ${endpoint.port} -j ACCEPT`,
       '-A quiet -j ACCEPT',
       'COMMIT',
     ].join('\n'),
@@ -230,7 +236,13 @@ test('others with rules at the same hooks are named by what their chains are cal
   assert.deepEqual(
     found.map(({ owner, where, concerns }) => [owner, where, ...concerns]),
     [
-      ['', 'iptables filter FORWARD', 'policy DROP: what no rule of FORWARD accepts is dropped'],
+      [
+        '',
+        'iptables filter FORWARD',
+        'policy DROP: what no rule of FORWARD accepts is dropped',
+        `drops what goes to endpoint ${endpoint.key}: -A FORWARD -p tcp -m tcp --dport ${endpoint.port} -j DROP`,
+        `drops what goes to endpoint ${endpoint.key}: -A FORWARD -d ${endpoint.ip}/24 -j REJECT`,
+      ],
       ['Docker', 'iptables filter FORWARD → DOCKER-USER', 'drops: -A DOCKER-USER -i eth0 -j DROP'],
       [
         'Calico (felix)',
@@ -247,6 +259,8 @@ test('others with rules at the same hooks are named by what their chains are cal
           type filter hook forward priority 10; policy accept;
           ct state established accept
           ip daddr ${ip} accept
+          tcp dport ${endpoint.port} drop
+          tcp dport 1 drop
           reject with icmpx type admin-prohibited
         }
       }
@@ -266,9 +280,13 @@ test('others with rules at the same hooks are named by what their chains are cal
     assert.deepEqual(rest, []);
     assert.equal(neighbour?.owner, 'firewalld');
     assert.equal(neighbour.where, 'nft inet firewalld (hooks: forward 10)');
-    assert.equal(neighbour.concerns.length, 2);
+    assert.equal(neighbour.concerns.length, 3);
     assert.match(neighbour.concerns[0]!, new RegExp(`^names ${ip}: filter_FORWARD: `));
-    assert.match(neighbour.concerns[1]!, /^drops: filter_FORWARD: reject/);
+    assert.match(
+      neighbour.concerns[1]!,
+      /^drops what goes to endpoint \S+: filter_FORWARD: tcp dport \d+ drop/,
+    );
+    assert.match(neighbour.concerns[2]!, /^drops: filter_FORWARD: reject/);
   } finally {
     await world.close();
   }
