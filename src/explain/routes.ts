@@ -75,9 +75,17 @@ export function answersNodePorts(address: string, world: World, wanted: Wanted):
 
 export function decide(packet: Packet, world: World, wanted: Wanted): Decision {
   const decision = decideByRoute(packet, world, wanted);
+  // The process of userspace mode copies bytes of TCP and UDP; for SCTP it has no listener, so its rules refuse.
+  if (isUnserved(wanted.mode, packet.protocol) && decision.kind === 'endpoint')
+    return { ...decision, kind: 'reject', endpoints: [], masquerade: undefined };
   return wanted.mode === 'userspace' && decision.kind === 'endpoint'
     ? { ...decision, masquerade: 'relay' }
     : decision;
+}
+
+/** No proxy of this mode serves the protocol. */
+export function isUnserved(mode: RuleMode, protocol: Packet['protocol']): boolean {
+  return mode === 'userspace' && protocol === 'SCTP';
 }
 
 function decideByRoute(packet: Packet, world: World, wanted: Wanted): Decision {

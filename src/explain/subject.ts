@@ -133,6 +133,10 @@ export function findTarget(
       `--to: Service ${name} has ${ports.length} ports: say which one, e.g. ${name}:${ports[0]!.name || ports[0]!.port}`,
     );
   }
+  if (port === undefined && ports.length === 0 && number === undefined) {
+    const of = asked === undefined || info.ports.length === 0 ? '' : ` of ${asked}`;
+    throw new Error(`--to: Service ${name} has no usable port${of}: pointsman render --check says why`);
+  }
   if (port === undefined && number === undefined) {
     const list = info.ports.map((one) => `${one.name || one.port} (${one.port}/${one.protocol})`).join(', ');
     throw new Error(`--to: Service ${name} has no port ${wanted || 'at all'}: it has ${list}`);
@@ -148,9 +152,20 @@ export function findTarget(
   return { address, port: port?.port ?? number!, protocol: port?.protocol ?? asked ?? 'TCP' };
 }
 
+/** Only an address has a zone, and only in packets that never leave their link: no Service is dialled by one. */
+function refuseZone(flag: string, text: string): void {
+  if (/^\[?[0-9a-fA-F:]+:[0-9a-fA-F:]*%/.test(text))
+    throw new UsageError(
+      `${flag}: "${text}" has a zone (%): such an address is known on one link only, and no Service is reached by it; leave the zone out, or give another address`,
+    );
+}
+
 /** An address without a port, or with an impossible one, is no name of a Service. */
 function refuseAddress(text: string): void {
+  refuseZone('--to', text);
   const [, address = '', port] = /^\[?([^\]]*?)\]?(?::(\d+))?$/.exec(text) ?? [];
+  if (canonicalIP(address) === undefined && (/^\d+(\.\d+){3}$/.test(address) || text.startsWith('[')))
+    throw new UsageError(`--to: "${address}" is no IP address`);
   if (canonicalIP(text) !== undefined || (port === undefined && canonicalIP(address) !== undefined)) {
     const ip = canonicalIP(address) ?? text;
     throw new UsageError(`--to: which port of ${ip}? Write ${formatPlace(ip, 80)}`);
@@ -222,6 +237,7 @@ export function findOrigin(
   if (ip !== undefined) {
     if (familyOf(ip) !== family)
       throw new Error(`--from: ${ip} is ${familyOf(ip)}, but ${target.address} is ${family}`);
+    if (loopback && !world.isLocal(ip)) refuseLoopback(target, ip);
     return originAt(ip, world, catalog, table, given);
   }
   const { namespace, name } = parsePodName(from) ?? { namespace: '', name: '' };
@@ -241,6 +257,7 @@ export function noSuchPod(
   family: Family | undefined,
   catalog: Catalog | undefined,
 ): Error {
+  refuseZone('--from', name);
   const there = catalog?.pods.find((pod) => pod.name === `Pod ${namespace}/${name}`);
   if (there !== undefined && there.ips.length === 0)
     return new Error(

@@ -1,5 +1,5 @@
 /** Userspace mode: the redirects to the process's listeners, whose ports a rendering has to make up. */
-import { parsePortRange } from '../config/portRange.ts';
+import { parsePortRange, type PortRange } from '../config/portRange.ts';
 import { sortedRoutes } from '../dataplane/iptables/document.ts';
 import { fullDocument, jumpsFor } from '../dataplane/userspace/ruleSet.ts';
 import { finish } from '../dataplane/userspace/steps.ts';
@@ -15,8 +15,11 @@ import { isLoopback } from '../services/ip.ts';
 import type { Route, ServicePortId } from '../services/types.ts';
 import type { Wanted, WantedFamily } from './wanted.ts';
 
-/** Where the made-up ports begin if the configuration has no range for them. */
-const firstPort = 40_000;
+/** The made-up ports, in this order, if the configuration has no range for them. */
+const unranged: readonly PortRange[] = [
+  { first: 40_000, last: 65_535 },
+  { first: 1024, last: 39_999 },
+];
 
 type ListenerConfig = { readonly config: Pick<Wanted['config'], 'bindAddress' | 'portRange'> };
 type UserspaceFamily = Pick<WantedFamily, 'family' | 'options' | 'table'>;
@@ -35,14 +38,22 @@ export function userspacePorts({ config }: ListenerConfig, wanted: UserspaceFami
   const hostIP = bound !== '' ? bound : isLoopback(options.nodeIP) ? '' : options.nodeIP;
   const settings: RuleSettings = { family, detector: options.localDetector, hostIP };
   const range = parsePortRange(config.portRange);
-  let port = range === undefined || range === 'invalid' ? firstPort : range.first;
+  const free = portsIn(range === undefined || range === 'invalid' ? unranged : [range]);
   return sortedRoutes(table.routes.values()).map((route) => {
     const pools = route.port.protocol === 'SCTP' ? [] : poolsOf(route);
     const host = route.port.protocol === 'UDP' ? hostIP : bound;
     const targets: Partial<Record<'cluster' | 'local', Target>> = {};
-    for (const pool of pools) targets[pool] = { host, port: port++ };
+    for (const pool of pools) {
+      // When none is free any more, the daemon cannot open the listener either, and refuses the connections.
+      const { value: port } = free.next();
+      if (port !== undefined) targets[pool] = { host, port };
+    }
     return { route, targets, rules: routeRules(route, targets, settings) };
   });
+}
+
+function* portsIn(ranges: readonly PortRange[]): Generator<number, undefined> {
+  for (const { first, last } of ranges) for (let port = first; port <= last; port++) yield port;
 }
 
 /** Rules of each service port. */

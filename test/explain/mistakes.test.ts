@@ -149,3 +149,19 @@ test('headless and ExternalName Services are explained, not followed', async () 
     /Service shop\/web is headless \(spec.clusterIP: None\): DNS answers with the Pods' own addresses/,
   );
 });
+
+test('SCTP in userspace mode: refused, and it is said by whom', async () => {
+  const yaml = manifest({ slice: 'name: http, port: 8080, protocol: SCTP' }).replace(
+    '{name: http, port: 80,',
+    '{name: http, protocol: SCTP, port: 80,',
+  );
+  const { explanation, code } = await explain(yaml, [...toCluster, '--mode', 'userspace']);
+  assert.deepEqual(
+    explanation.findings.filter(({ severity }) => severity === 'cause').map(({ message }) => message),
+    [
+      'Userspace mode serves TCP and UDP only: SCTP connections to Service shop/web are refused, whatever endpoints it has.',
+    ],
+  );
+  assert.equal(code, 1);
+  assert.equal((await explain(yaml, [...toCluster, '--mode', 'nftables'])).code, 0);
+});
