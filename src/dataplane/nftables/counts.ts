@@ -104,7 +104,14 @@ export class NftablesCounts implements CounterSource {
 
   /** An element goes with the next transaction. */
   removing(set: SetName, key: Uint8Array): void {
-    if (this.#changing !== undefined) this.#planned.push({ set, key, entry: this.#changing });
+    // Others have nothing to say when they go, and would be waited for in vain.
+    if (this.#changing === undefined || !this.#sets.includes(set)) return;
+    this.#planned.push({ set, key, entry: this.#changing });
+  }
+
+  /** Elements that are on their way out and have not said their last word yet. */
+  get leaving(): number {
+    return this.#planned.length + this.#announced.size;
   }
 
   /** What was planned has failed, or announcements were lost. */

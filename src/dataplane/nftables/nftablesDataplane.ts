@@ -67,7 +67,7 @@ export class NftablesDataplane implements Dataplane {
   #unwatchAddresses: (() => void) | undefined;
   /** Undefined before the first sync and after a failed one: the next sync is a full one. */
   #mirror: Mirror | undefined;
-  /** The last mirror there was, for whoever reads counters while it is made anew. */
+  /** Where connections are counted: the last mirror there was, for readings while it is made anew. */
   #counted: Mirror | undefined;
   #serviceCIDRs: readonly Element[] = [];
   /** What they were made of: the same list again needs no look. */
@@ -289,7 +289,7 @@ export class NftablesDataplane implements Dataplane {
     watch.drain();
     if (watch.foreign !== undefined) throw new ForeignChange(watch.foreign);
     this.#mirror = mirror;
-    this.#counted = mirror;
+    if (this.counters !== undefined) this.#counted = mirror;
   }
 
   /** One transaction, made for the ruleset as we know it. Throws ForeignChange if our table is no more as we know it. */

@@ -98,6 +98,7 @@ async function withTraffic(
     await Promise.all([sent, reading]);
     assert.ok(round > 20 && reads > 5, `${round} changes, ${reads} readings`);
     await readInto(world, driver, counts);
+    assert.equal(driver.dataplane.counters?.leaving, 0, 'all that went have been heard');
     return { counts, flows };
   } finally {
     await world.close();
@@ -125,4 +126,25 @@ test('with affinity: every flow is asked for once, and drawn or remembered', asy
   const missed = sumOf(counts, 'affinityMissed');
   assert.equal(sumOf(counts, 'drawn'), missed);
   assert.ok(missed > 0 && missed < flows / 2, `${missed} draws`);
+});
+
+test('nothing is kept of what went, and did not count', async () => {
+  const world = new World();
+  try {
+    const driver = await world.start({ serviceCounters: 'services' });
+    for (let round = 0; round < 20; round++) {
+      const services = Array.from({ length: 5 }, (_, i) =>
+        dns([1, 2 + round], {
+          name: `default/dns-${round}-${i}`,
+          clusterIP: `10.96.${round}.${i}`,
+          local: [1],
+        }),
+      );
+      await driver.to(makeTable(services), round === 0);
+      await readInto(world, driver, new CounterAccumulator('IPv4', true));
+    }
+    assert.equal(driver.dataplane.counters?.leaving, 0);
+  } finally {
+    await world.close();
+  }
 });
