@@ -137,7 +137,6 @@ test('nothing is kept of what went, and did not count', async () => {
         dns([1, 2 + round], {
           name: `default/dns-${round}-${i}`,
           clusterIP: `10.96.${round}.${i}`,
-          local: [1],
         }),
       );
       await driver.to(makeTable(services), round === 0);
