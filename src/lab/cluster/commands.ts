@@ -1,7 +1,7 @@
 /** `pointsman lab up|down|status|exec|kubectl`: a lab that stays up in the background. */
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, openSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { positiveInteger, positiveNumber } from '../arguments.ts';
@@ -10,7 +10,7 @@ import { sweepNamespaces } from '../net/namespaces.ts';
 import { podNamespace } from '../net/network.ts';
 import type { IptablesVariant } from '../scenario/iptablesVariant.ts';
 import { socketOf, splitCommand } from '../scenario/proxyProcess.ts';
-import { findKubectl } from './kubectl.ts';
+import { checkoutScript, findKubectl } from './kubectl.ts';
 import { LabCluster } from './labCluster.ts';
 import {
   clearState,
@@ -104,6 +104,11 @@ async function up(flags: UpFlags): Promise<number> {
     stdio: ['ignore', log, log],
   });
   child.unref();
+  // It is in a session of its own, so Ctrl-C does not reach it.
+  process.once('SIGINT', () => {
+    child.kill('SIGTERM');
+    process.exit(130);
+  });
   let ended = false;
   child.on('exit', () => {
     ended = true;
@@ -113,7 +118,11 @@ async function up(flags: UpFlags): Promise<number> {
   );
   for (;;) {
     if (readState(flags.name) !== undefined) break;
-    if (ended) throw new Error(`the lab did not come up:\n${readFileSync(daemonLog(flags.name), 'utf8')}`);
+    if (ended) {
+      const said = readFileSync(daemonLog(flags.name), 'utf8').trimEnd();
+      clearState(flags.name);
+      throw new Error(`the lab did not come up:\n${said}`);
+    }
     await sleep(50);
   }
   process.stdout.write(
@@ -142,11 +151,21 @@ async function down({ name }: LabFlags): Promise<number> {
   return 0;
 }
 
+/** `pointsman` means this very one, where no other is installed. */
+function withOwnProgram(path: string): string {
+  const script = checkoutScript('prepare.sh');
+  return script === undefined ? path : `${path}:${dirname(dirname(script))}`;
+}
+
 function inLab(state: LabState, where: string, argv: readonly string[]): number {
   const command = ['netns', 'exec', `${state.prefix}${where}`, ...argv];
   // So that `pointsman status` finds the proxy of the node it runs on.
   const socket = socketOf(join(state.directory, where, 'config.conf'));
-  const env = state.nodes.includes(where) ? { ...process.env, POINTSMAN_SOCKET: socket } : process.env;
+  const env = {
+    ...process.env,
+    PATH: withOwnProgram(process.env['PATH'] ?? ''),
+    ...(state.nodes.includes(where) && { POINTSMAN_SOCKET: socket }),
+  };
   const result = spawnSync('ip', command, { stdio: 'inherit', env });
   if (result.error !== undefined)
     throw new Error('cannot run ip (Debian package iproute2)', { cause: result.error });
