@@ -218,16 +218,32 @@ export class DirectDataplane implements Dataplane {
     const { balancer, counts, listeners, serviceIPs } = served;
     balancer.set(route);
     counts.set(route);
+    const unusable = new Set<string>();
     for (const { ip } of route.frontends) {
-      if (ip === '' || serviceIPs.has(ip) || this.#nodeAddresses.includes(ip)) continue;
-      addresses.take(ip);
-      serviceIPs.add(ip);
+      if (ip === '' || serviceIPs.has(ip) || unusable.has(ip) || this.#nodeAddresses.includes(ip)) continue;
+      try {
+        addresses.take(ip);
+        serviceIPs.add(ip);
+      } catch (err) {
+        // E.g. an external IP for multicast.
+        unusable.add(ip);
+        this.#deps.log.error(
+          'Cannot make a service address one of this node; it does not answer until it changes',
+          {
+            servicePort: route.port.name,
+            address: ip,
+            err,
+          },
+        );
+      }
     }
     for (const listener of listeners.values()) listener.endpointsChanged((key) => balancer.has(key));
     for (const { key, host, frontend } of this.#places(route)) {
-      if (listeners.has(key)) continue;
+      if (listeners.has(key) || unusable.has(host)) continue;
       try {
-        listeners.set(key, await this.#listen(host, served, frontend));
+        const listener = await this.#listen(host, served, frontend);
+        listeners.set(key, listener);
+        if (this.#draining && frontend.protocol === 'TCP') listener.close(false);
       } catch (err) {
         this.#deps.log.error('Cannot listen on a frontend; it does not answer until it changes', {
           servicePort: route.port.name,

@@ -288,6 +288,7 @@ export class UserspaceDataplane implements Dataplane {
       this.#proxies.set(id, proxy);
     }
     this.#retired.push(...(await proxy.set(after)));
+    if (this.#draining) proxy.stopAccepting();
   }
 
   async #closeRetired(): Promise<void> {
