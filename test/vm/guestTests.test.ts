@@ -28,7 +28,7 @@ for (const share of [files.filter((file) => !alone.includes(file)), ...alone.map
   test(`in a guest: ${share.join(', ')}`, async () => {
     const { code, output, said } = await runInVm(
       ['node', '--import', 'tsx', '--test', '--test-concurrency=1', '--test-reporter=spec', ...share],
-      { timeout: 600 },
+      { timeout: 900 },
     );
     assert.equal(code, 0, `${output}\n${said}`);
     const passed = Number(/^ℹ pass (\d+)$/m.exec(output)?.[1] ?? 0);

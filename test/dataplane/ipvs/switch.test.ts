@@ -1,73 +1,92 @@
-/** A node goes from iptables mode to IPVS mode and back: nothing of the old mode stays, held connections do where the kernel can. */
+/**
+ * A node goes to IPVS mode and back, in the guest: the program as it is shipped, under traffic. What is then in the
+ * kernel is what a fresh start makes; see test/proxy/modeSwitch.test.ts for the other pairs and what is promised. On the
+ * way, the commands that ask the daemon of a node.
+ */
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import { IptablesDataplane } from '../../../src/dataplane/iptables/iptablesDataplane.ts';
-import { silentLogger } from '../../../src/log/logger.ts';
-import { leftoversRemovedBy } from '../../../src/proxy/leftovers.ts';
-import { changesBetween, ipv4Options, makeRoute, makeTable } from '../iptables/routes.ts';
-import { Driver, Held, Node, ask, sh, succeeds, whyNoIpvs } from './guest.ts';
+import type { StatusDocument } from '../../../src/status/documents.ts';
+import { change, FreshRuns } from '../../proxy/support/modeChange.ts';
+import {
+  difference,
+  Program,
+  serviceIP,
+  serviceIP6,
+  setups,
+  SwitchNode,
+  type Connection,
+} from '../../proxy/support/switchNode.ts';
+import { inNamespace } from '../../support/namespace.ts';
+import { whyNoIpvs } from './guest.ts';
 
-async function iptablesMode(table: ReturnType<typeof makeTable>): Promise<IptablesDataplane> {
-  const dataplane = new IptablesDataplane(
-    { ...ipv4Options, localhostNodePorts: false },
-    {
-      log: silentLogger,
-      report: () => undefined,
-      events: { resync: () => undefined },
-      checkInterval: 3_600_000,
-    },
-  );
-  await dataplane.start();
-  const changes = changesBetween(makeTable([]), table);
-  await dataplane.sync({ table, changes, serviceCIDRs: [], full: true });
-  return dataplane;
-}
+it('switching to and from IPVS mode', { skip: whyNoIpvs(), timeout: 860_000 }, async (t) => {
+  const program = new Program();
+  t.after(() => program.close());
+  const runs = new FreshRuns(program, ['ipvs']);
 
-async function removeOthers(mode: 'iptables' | 'ipvs'): Promise<void> {
-  for (const one of leftoversRemovedBy(mode)) {
-    // The guest has no nf_tables to clean up.
-    if (one.mode !== 'nftables') await one.remove(silentLogger);
-  }
-}
+  await t.test('--cleanup leaves nothing of IPVS mode after SIGKILL', async () => {
+    const { before, cleaned, code, log } = await runs.get('ipvs');
+    assert.equal(code, 0, log);
+    assert.equal(difference(cleaned, before), undefined);
+  });
 
-it('switching modes', { skip: whyNoIpvs(), timeout: 240_000 }, async (t) => {
-  const node = new Node();
+  const node = new SwitchNode(program);
   t.after(() => node.close());
-  // Without IPVS the node needs a route to send a packet on before it is translated.
-  sh('ip route add default via 192.0.2.2');
-  const routes = [
-    makeRoute({
-      name: 'shop/web',
-      clusterIP: '10.96.0.10',
-      port: 80,
-      endpoints: ['10.244.1.11:8080L', '10.244.1.12:8080L'],
-    }),
-  ];
-  const table = makeTable(routes);
-
-  const first = await iptablesMode(table);
-  const held = new Held('10.96.0.10', 80);
-  t.after(() => held.socket.destroy());
-  assert.match(await held.line(), /^pod[12] /);
-  await first.stop();
-
-  const driver = new Driver();
-  await driver.dataplane.start();
-  await driver.to(routes, true);
-  await removeOthers('ipvs');
-  assert.equal(await held.echo('still here'), 'still here');
-  assert.match(await ask('', '10.96.0.10', 80), /^pod[12] /);
-  assert.doesNotMatch(sh('iptables-save'), /KUBE-(SVC-|SEP-|NODEPORTS|EXTERNAL-SERVICES|PROXY-CANARY)/);
-  assert.equal(await driver.dataplane.lookForDrift(), undefined);
-  await driver.dataplane.stop();
-
-  const second = await iptablesMode(table);
-  await removeOthers('iptables');
-  assert.equal(await held.echo('and here'), 'and here');
-  assert.match(await ask('', '10.96.0.10', 80), /^pod[12] /);
-  assert.doesNotMatch(sh('iptables-save'), /IPVS|KUBE-NODE-PORT|KUBE-LOAD-BALANCER|match-set/);
-  assert.equal(sh('ipset list -n'), '');
-  assert.equal(succeeds('ip link show kube-ipvs0'), false);
-  assert.equal(await second.lookForDrift(), undefined);
-  await second.stop();
+  const before = await node.snapshot();
+  const oldest: Connection[] = [];
+  // Each pair in both directions, ended by SIGTERM and by SIGKILL.
+  await t.test('from iptables', async () => {
+    await runs.begin(node, 'iptables-legacy');
+    for (const place of [node.client, node.node])
+      for (const ip of [serviceIP, serviceIP6]) oldest.push(node.connect(place, ip));
+    for (const one of oldest) assert.match(await one.line(), /^hello /);
+    await change(node, 'iptables-legacy', 'ipvs', 'SIGTERM', runs);
+  });
+  await t.test('the commands of a node', () => commands(node, runs));
+  await t.test('to userspace', () => change(node, 'ipvs', 'userspace', 'SIGKILL', runs));
+  await t.test('from userspace', () => change(node, 'userspace', 'ipvs', 'SIGTERM', runs));
+  await t.test('to iptables', () => change(node, 'ipvs', 'iptables-legacy', 'SIGKILL', runs));
+  await t.test('connections of the first mode have lived through all', async () => {
+    for (const one of oldest) {
+      assert.equal(await one.echo('still here'), 'still here');
+      one.close();
+    }
+  });
+  await t.test('cleaned up', async () => {
+    await node.stop('SIGTERM');
+    assert.equal(await node.cleanup(setups['iptables-legacy']), 0, node.log);
+    assert.equal(difference(await node.snapshot(), before), undefined);
+  });
 });
+
+/** `status`, `explain`, `top` and `diff` ask the daemon in IPVS mode, and the kernel. */
+async function commands(node: SwitchNode, runs: FreshRuns): Promise<void> {
+  const succeed = async (...args: readonly string[]): Promise<string> => {
+    const { code, text, errors } = await node.ask(...args);
+    assert.equal(code, 0, `${args.join(' ')}: ${text}${errors}`);
+    return text;
+  };
+  const { status, changes } = JSON.parse(await succeed('status', '--json')) as {
+    status: StatusDocument;
+    changes: { readonly changes: readonly unknown[] };
+  };
+  assert.equal(status.mode, 'ipvs');
+  assert.equal(status.healthy, true);
+  assert.ok(changes.changes.length > 0);
+
+  const way = await succeed('explain', '10.96.0.10:80');
+  assert.match(way, /It reaches 10\.244\.1\.9:8080 of Service shop\/web:tcp/);
+  assert.match(way, /-a -t 10\.96\.0\.10:80 -r 10\.244\.1\.9:8080 -m -w 1/);
+
+  const { source, mode } = JSON.parse(await succeed('top', '--once', '--json')) as {
+    source: string;
+    mode: string;
+  };
+  assert.deepEqual({ source, mode }, { source: "IPVS's counters", mode: 'ipvs' });
+
+  assert.match(await succeed('diff', '--family', 'IPv4'), /the kernel has what is wanted/);
+  inNamespace(node.node, ['ipvsadm', '-d', '-u', '10.96.0.10:53', '-r', '10.244.1.9:8053']);
+  const { fresh } = await runs.get('ipvs');
+  await node.becomes((now) => difference(now, fresh));
+  assert.match(node.log, /"Put back what somebody else had changed" .*real servers of 10\.96\.0\.10:53\/UDP/);
+}
