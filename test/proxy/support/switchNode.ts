@@ -380,10 +380,11 @@ ${extra}`,
   ): Promise<void> {
     const end = Date.now() + milliseconds;
     for (;;) {
+      // First, too: nothing is there at once after a start.
+      await sleep(pollingPause);
       const wrong = wanted(await this.snapshot());
       if (wrong === undefined) return;
       if (Date.now() > end) throw new Error(`not within ${milliseconds} ms:\n${wrong}\n${this.log}`);
-      await sleep(pollingPause);
     }
   }
 
