@@ -1,13 +1,14 @@
 /** Manifests from files: YAML or JSON, several documents a file, Lists, whole folders; into the same compact objects. */
 import { readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { LineCounter, isMap, isNode, isScalar, parseAllDocuments } from 'yaml';
+import { LineCounter, isMap, isNode, isScalar, parseAllDocuments, parseDocument } from 'yaml';
 import type { Document } from 'yaml';
 import type { ApiObject, Kind } from '../api/objects.ts';
 import { fileReason } from '../config/fileError.ts';
 import { jsonPlaces, type JsonPlace } from './jsonPositions.ts';
 import { decodeJsonObject } from './decode/json.ts';
 import { checkStrictly } from './strict.ts';
+import { listPieces, yamlDocuments, type YamlPiece } from './yamlPieces.ts';
 
 /** Something in a file that cannot be used. */
 export interface ManifestProblem {
@@ -157,17 +158,25 @@ class Collector implements Manifests {
       if (json.value !== null) this.value(new Source(file, () => placesInJson(text)), json.value, []);
       return;
     }
-    const lines = new LineCounter();
-    for (const document of parseAllDocuments(text, { lineCounter: lines, uniqueKeys: true })) {
+    const lines = new Lines(text);
+    for (const piece of yamlDocuments(text))
+      if (!this.list(file, piece, lines)) this.documents(file, piece, lines);
+  }
+
+  private documents(file: string, { text, at }: YamlPiece, lines: Lines): void {
+    const documents = parseAllDocuments(text, { uniqueKeys: true });
+    for (const document of documents) {
       const [error] = document.errors;
       if (error !== undefined) {
-        const { line, col } = lines.linePos(error.pos[0]);
+        const { line, col } = lines.counter.linePos(at + error.pos[0]);
         const said = error.message.split(' at line', 1)[0]?.split('\n', 1)[0] ?? error.message;
         const twice = error.code === 'DUPLICATE_KEY';
         const message = twice ? 'the same key comes twice in this map' : `not valid YAML: ${said}`;
         this.problem({ file, line, column: col, message });
         continue;
       }
+      // Trees are large, and places are rarely asked for: what stands alone is read again then.
+      const tree = documents.length === 1 ? (): Document => parseDocument(text) : (): Document => document;
       let value: unknown;
       try {
         value = document.toJS();
@@ -176,8 +185,30 @@ class Collector implements Manifests {
         continue;
       }
       if (value !== null && value !== undefined)
-        this.value(new Source(file, () => yamlPlaces(document, lines)), value, []);
+        this.value(new Source(file, () => yamlPlaces(tree(), lines, at)), value, []);
     }
+  }
+
+  /** Reads a List item by item; false: it is none, or something in it has to be read as part of the whole. */
+  private list(file: string, piece: YamlPiece, lines: Lines): boolean {
+    const pieces = listPieces(piece);
+    const frame = pieces === undefined ? undefined : soundValue(pieces.frame);
+    if (pieces === undefined || frame === undefined) return false;
+    const { kind, apiVersion } = (frame.value ?? {}) as Record<string, unknown>;
+    if (typeof kind !== 'string' || !kind.endsWith('List')) return false;
+    const values: unknown[] = [];
+    for (const { text } of pieces.items) {
+      const item = soundValue(text);
+      // What is empty stands nowhere by itself.
+      if (item?.value === undefined || item.value === null) return false;
+      values.push(item.value);
+    }
+    values.forEach((value, i) => {
+      const { text, at } = pieces.items[i]!;
+      const source = new Source(file, () => yamlPlaces(parseDocument(text), lines, at));
+      this.item(source, kind, apiVersion, value, []);
+    });
+    return true;
   }
 
   private value(source: Source, value: unknown, path: Path): void {
@@ -191,12 +222,7 @@ class Collector implements Manifests {
     if (typeof kind !== 'string' || kind === '') {
       this.problem({ ...at([]), field: 'kind', message: 'is missing' });
     } else if (kind.endsWith('List') && Array.isArray(items)) {
-      const single = kind.slice(0, -'List'.length);
-      items.forEach((item: unknown, i) => {
-        // Items of a typed list may leave out their kind.
-        const typed = typeof item === 'object' && item !== null && !('kind' in item) && isKind(single);
-        this.value(source, typed ? { kind: single, apiVersion, ...item } : item, [...path, 'items', i]);
-      });
+      items.forEach((item: unknown, i) => this.item(source, kind, apiVersion, item, [...path, 'items', i]));
     } else if (!isKind(kind)) {
       this.ignored.set(kind, (this.ignored.get(kind) ?? 0) + 1);
       if (podKinds.has(kind)) {
@@ -215,6 +241,13 @@ class Collector implements Manifests {
     } else {
       this.object(source, kind, value, path);
     }
+  }
+
+  private item(source: Source, listKind: string, apiVersion: unknown, item: unknown, path: Path): void {
+    const single = listKind.slice(0, -'List'.length);
+    // Items of a typed list may leave out their kind.
+    const typed = typeof item === 'object' && item !== null && !('kind' in item) && isKind(single);
+    this.value(source, typed ? { kind: single, apiVersion, ...item } : item, path);
   }
 
   private object(source: Source, kind: Kind, value: object, path: Path): void {
@@ -276,27 +309,58 @@ interface Places {
   readonly lines: LineCounter;
 }
 
-function yamlPlaces(document: Document, lines: LineCounter): Places {
+/** Where lines begin; looked for when a place is asked for first. */
+class Lines {
+  readonly #text: string;
+  #counter: LineCounter | undefined;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
+
+  get counter(): LineCounter {
+    if (this.#counter !== undefined) return this.#counter;
+    const counter = new LineCounter();
+    counter.addNewLine(0);
+    for (let at = this.#text.indexOf('\n'); at >= 0; at = this.#text.indexOf('\n', at + 1))
+      counter.addNewLine(at + 1);
+    this.#counter = counter;
+    return counter;
+  }
+}
+
+/** Undefined: it is not one document without a fault. */
+function soundValue(text: string): { readonly value: unknown } | undefined {
+  const document = parseDocument(text, { uniqueKeys: true });
+  if (document.errors.length > 0 || document.warnings.length > 0) return undefined;
+  try {
+    return { value: document.toJS() };
+  } catch {
+    return undefined; // Read as part of the whole it is told what is wrong.
+  }
+}
+
+/** @param at where the document begins in the file */
+function yamlPlaces(document: Document, { counter }: Lines, at: number): Places {
+  const offset = (node: unknown): number | undefined => {
+    const begin = isNode(node) ? node.range?.[0] : undefined;
+    return begin === undefined ? undefined : at + begin;
+  };
   const find = (path: Path): unknown => (path.length === 0 ? document.contents : document.getIn(path, true));
   return {
-    lines,
-    value: (path) => {
-      const node = find(path);
-      return isNode(node) ? node.range?.[0] : undefined;
-    },
+    lines: counter,
+    value: (path) => offset(find(path)),
     key: (path) => {
       const parent = find(path.slice(0, -1));
       if (!isMap(parent)) return undefined;
       const pair = parent.items.find(({ key }) => isScalar(key) && key.value === path.at(-1));
-      return isScalar(pair?.key) ? pair.key.range?.[0] : undefined;
+      return isScalar(pair?.key) ? offset(pair.key) : undefined;
     },
   };
 }
 
 function placesInJson(text: string): Places {
-  const lines = new LineCounter();
-  lines.addNewLine(0);
-  for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) lines.addNewLine(at + 1);
+  const lines = new Lines(text).counter;
   const root = jsonPlaces(text);
   const find = (path: Path): JsonPlace | undefined => {
     let place: JsonPlace | undefined = root;
