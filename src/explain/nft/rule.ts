@@ -47,7 +47,7 @@ export function evaluateRule(
           } catch (reason) {
             if (!(reason instanceof NotKnown) || onlyCounts(rule)) throw reason;
             // What cannot be told is asked; everything else in the rule still counts.
-            const question = `${reason.question}, as in "${rule.text}"`;
+            const question = `"${rule.text}" matches, which asks for ${reason.question}`;
             const known = assumed(start, question);
             if (known === undefined) return { kind: 'question', question, usual: undefined };
             answer = known;
