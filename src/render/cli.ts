@@ -94,6 +94,10 @@ async function runRules(parsed: ParsedArguments, given: InputArguments, io: Comm
   return cluster.problems.length > 0 ? 1 : 0;
 }
 
+function plural(n: number, noun: string): string {
+  return `${n} ${noun}${n === 1 ? '' : 's'}`;
+}
+
 async function runCheck(parsed: ParsedArguments, given: InputArguments, io: CommandOutput): Promise<number> {
   const { cluster, wanted } = await readInputs(given, { strict: true, log: stderrLogger(io.err) });
   const findings = check(cluster, wanted);
@@ -104,7 +108,8 @@ async function runCheck(parsed: ParsedArguments, given: InputArguments, io: Comm
     for (const finding of findings) io.out(`${printFinding(finding)}\n`);
     const services = cluster.services.length;
     io.out(
-      `${services} Services, ${cluster.slices.length} EndpointSlices: ${errors} errors, ${warnings} warnings\n`,
+      `${plural(services, 'Service')}, ${plural(cluster.slices.length, 'EndpointSlice')}: ` +
+        `${plural(errors, 'error')}, ${plural(warnings, 'warning')}\n`,
     );
   }
   return errors > 0 || (warnings > 0 && parsed.switches.has('strict')) ? 1 : 0;

@@ -257,7 +257,7 @@ test('exit codes and JSON are fit for a pipeline', async () => {
   writeFileSync(path, service(`{clusterIP: 10.96.0.1, ${http}}`));
   const warned = await renderCommand('--check', '--node=n', '--cluster-cidr=10.244.0.0/16', '-f', path);
   assert.equal(warned.code, 0);
-  assert.match(warned.out, /1 Services, 0 EndpointSlices: 0 errors, 1 warnings\n$/);
+  assert.match(warned.out, /1 Service, 0 EndpointSlices: 0 errors, 1 warning\n$/);
   const strict = await renderCommand(
     '--check',
     '--strict',
