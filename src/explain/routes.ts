@@ -190,7 +190,7 @@ export function isAllowed(route: Route, source: string, nodeIP: string): boolean
   return isInside(sourceRanges, nodeIP) && loadBalancerIPs.includes(source);
 }
 
-function isInside(networks: readonly string[], address: string): boolean {
+export function isInside(networks: readonly string[], address: string): boolean {
   return networks.some((text) => {
     const cidr = parseCIDR(text);
     return cidr !== undefined && cidrContains(cidr, address);

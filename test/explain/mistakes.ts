@@ -21,6 +21,13 @@ status: {podIP: 10.244.2.10, phase: Running, conditions: [{type: Ready, status: 
 ---
 `;
 
+const serviceCIDR = `---
+kind: ServiceCIDR
+apiVersion: networking.k8s.io/v1
+metadata: {name: kubernetes}
+spec: {cidrs: [10.96.0.0/16]}
+`;
+
 interface Parts {
   readonly service?: string;
   readonly labels?: string;
@@ -200,7 +207,22 @@ export const mistakes: readonly Mistake[] = [
     yaml: manifest({}),
     args: ['--from', '10.244.1.50', '--to', '10.96.0.99:80'],
     reason: 'no_such_service',
-    says: 'No Service answers at 10.96.0.99: it is no cluster IP, external IP or load balancer address of any Service. The packet is passed on as it is, most likely into the void.',
+    says: 'No Service answers at 10.96.0.99: it is no cluster IP, external IP or load balancer address of any Service. The proxy has no say: the packet is routed like any other.',
+  },
+  {
+    name: 'an address that no Service has any more',
+    yaml: `${manifest({})}${serviceCIDR}`,
+    args: ['--from', '10.244.1.50', '--to', '10.96.0.99:80'],
+    reason: 'no_such_service',
+    says: 'No Service answers at 10.96.0.99: it is no cluster IP, external IP or load balancer address of any Service, though of a range for cluster IPs. The packet is passed on as it is, most likely into the void.',
+  },
+  {
+    name: "an address that is nobody's business here",
+    yaml: `${manifest({})}${serviceCIDR}`,
+    args: ['--from', '10.244.1.50', '--to', '203.0.113.9:443'],
+    reason: 'no_such_service',
+    severity: 'note',
+    says: 'No Service answers at 203.0.113.9: it is no cluster IP, external IP or load balancer address of any Service, and of no range for cluster IPs. The proxy has no say: it is routed like any other packet.',
   },
   {
     name: 'a Service of another proxy',

@@ -4,7 +4,7 @@ import type { Case } from '../case.ts';
 import type { ServiceInfo } from '../catalog.ts';
 import type { Outcome } from '../outcome.ts';
 import { formatPlace } from '../packet.ts';
-import { answersNodePorts } from '../routes.ts';
+import { answersNodePorts, isInside } from '../routes.ts';
 import type { Report } from './finding.ts';
 
 export function withoutService(given: Case, report: Report): void {
@@ -112,12 +112,35 @@ export function withoutService(given: Case, report: Report): void {
     report('note', 'pod_address', `${destination} is the address of a Pod: no Service, no proxy has a say.`);
     return;
   }
-  report(
-    'cause',
-    'no_such_service',
-    `No Service answers at ${destination}: it is no cluster IP, external IP or load balancer address of any Service. ${ending(prediction.possibilities[0]?.outcomes ?? [])}`,
-    'Was the Service deleted and made anew, with another address? A client may have kept the old one.',
-  );
+  const said = `No Service answers at ${destination}: it is no cluster IP, external IP or load balancer address of any Service`;
+  const deleted =
+    'was the Service deleted and made anew, with another address? A client may have kept the old one.';
+  if (isInside(wanted.serviceCIDRs, destination)) {
+    const outcome = ending(prediction.possibilities[0]?.outcomes ?? []);
+    report(
+      'cause',
+      'no_such_service',
+      `${said}, though of a range for cluster IPs. ${outcome}`,
+      capital(deleted),
+    );
+  } else if (wanted.serviceCIDRs.some((range) => familyOf(range.split('/')[0]!) === family)) {
+    report(
+      'note',
+      'no_such_service',
+      `${said}, and of no range for cluster IPs. The proxy has no say: it is routed like any other packet.`,
+    );
+  } else {
+    report(
+      'cause',
+      'no_such_service',
+      `${said}. The proxy has no say: the packet is routed like any other.`,
+      `If this was the address of a Service: ${deleted}`,
+    );
+  }
+}
+
+function capital(sentence: string): string {
+  return sentence.charAt(0).toUpperCase() + sentence.slice(1);
 }
 
 function ending(outcomes: readonly Outcome[]): string {
