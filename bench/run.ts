@@ -79,8 +79,14 @@ function medianRun(results: readonly Result[]): Result {
   return found;
 }
 
-const directory = makeOwnedDirectory('bench-build');
 const { mode } = values;
+if (mode !== 'iptables' && mode !== 'nftables') {
+  say(
+    `--mode ${mode}: the kernel's notices of rules tell the times, so that is iptables or nftables (bench/userspace.ts, bench/ipvs.ts)`,
+  );
+  process.exit(2);
+}
+const directory = makeOwnedDirectory('bench-build');
 let stage: Stage | undefined;
 try {
   const program = values.program ?? build(directory);
