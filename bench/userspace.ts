@@ -30,7 +30,8 @@ import { closeDescriptor, describeErrno, receive, send } from '../src/linux/ffi.
 import { EAGAIN, MSG_NOSIGNAL, acceptTcp, connectTcp, listenTcp } from '../src/linux/tcp.ts';
 import { silentLogger } from '../src/log/logger.ts';
 import { collectAlone, shrinkHeap } from '../src/proxy/heap.ts';
-import type { Endpoint, Route } from '../src/services/types.ts';
+import type { Frontend, Route } from '../src/services/types.ts';
+import { endpoint, route as routeOf } from '../test/status/support/routes.ts';
 
 const nodeIP = '10.0.0.1';
 /** So many that ports do not run out for connections that have just ended. */
@@ -56,50 +57,9 @@ const rate = Number(values.rate);
 const reportEvery = Number(values.report);
 
 function route(): Route {
-  const endpoints = endpointIPs.map((ip): Endpoint => ({
-    ip,
-    port,
-    key: `${ip}:${port}`,
-    ready: true,
-    serving: true,
-    terminating: false,
-    isLocal: false,
-    nodeName: '',
-    zone: '',
-    pod: '',
-  }));
-  return {
-    port: {
-      id: 'default/bench:/TCP',
-      namespace: 'default',
-      service: 'bench',
-      portName: '',
-      protocol: 'TCP',
-      family: 'IPv4',
-      name: 'default/bench',
-      clusterIP: vips[0] as string,
-      port: 80,
-      nodePort: 0,
-      externalIPs: [],
-      loadBalancerIPs: [],
-      sourceRanges: [],
-      affinitySeconds: 0,
-      internalPolicyLocal: false,
-      externalPolicyLocal: false,
-      healthCheckNodePort: 0,
-      creationTimestamp: 0,
-    },
-    frontends: vips.map((ip) => ({ kind: 'clusterIP', ip, port: 80, protocol: 'TCP' })),
-    lostFrontends: [],
-    internal: 'cluster',
-    external: 'cluster',
-    cluster: endpoints,
-    local: [],
-    reachable: endpoints,
-    endpoints,
-    hasAny: true,
-    hasExternal: false,
-  };
+  const endpoints = endpointIPs.map((ip) => endpoint(ip, { port, key: `${ip}:${port}` }));
+  const frontends = vips.map((ip): Frontend => ({ kind: 'clusterIP', ip, port: 80, protocol: 'TCP' }));
+  return routeOf('bench', endpoints, { frontends, servicePort: { clusterIP: vips[0] as string } });
 }
 
 const megabytes = (bytes: number): number => Math.round(bytes / 2 ** 20);

@@ -39,8 +39,8 @@ const shapes: Readonly<Record<string, readonly (readonly [file: string, ...names
       'ServiceCount',
       'EndpointCount',
       'RefusedCount',
-      'RefusalReason',
     ],
+    ['src/dataplane/counts.ts', 'RefusalReason'],
     ['src/services/types.ts', 'ServicePort', 'Frontend', 'Verdict', 'Endpoint', 'Problem'],
   ],
   connections: [

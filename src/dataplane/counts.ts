@@ -1,7 +1,19 @@
 /** What every mode's counters of connections say, and how they are asked. */
 import type { RoutingTable, ServicePortId } from '../services/types.ts';
-import type { RefusalReason } from '../status/documents.ts';
 import type { Mode } from './dataplane.ts';
+
+/** Why first packets went nowhere. A client that repeats a dropped packet counts again. */
+export type RefusalReason =
+  | 'no_endpoints'
+  | 'no_local_endpoints'
+  | 'source_range'
+  | 'no_such_port'
+  | 'no_such_service'
+  | 'localnet'
+  /** Userspace mode: its listeners turned a client away. */
+  | 'no_endpoint_answers'
+  | 'socket_limit'
+  | 'not_allowed';
 
 /** What a packet was that a counter has counted: the first one of a connection, or of a try at one. */
 export type Meaning =

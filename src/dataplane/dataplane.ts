@@ -3,16 +3,11 @@
  * Each mode has a pure half (*translate*: routes to kernel objects that print themselves) and *apply*.
  */
 import type { Family, Protocol, ServiceCIDR } from '../api/objects.ts';
+import type { LocalDetector } from '../services/localDetection.ts';
 import type { ChangeSet, Route, RoutingTable } from '../services/types.ts';
 import type { CounterSource } from './counts.ts';
 
 export type Mode = 'iptables' | 'nftables' | 'ipvs' | 'userspace';
-
-/** How to tell that a packet comes from a Pod; undefined = it cannot be told (no such rules are made). */
-export type LocalDetector =
-  | { readonly kind: 'cidr'; readonly cidr: string }
-  | { readonly kind: 'interface'; readonly name: string }
-  | { readonly kind: 'interfacePrefix'; readonly prefix: string };
 
 /** What a mode needs to know beyond routes; fixed while it runs. */
 export interface DataplaneOptions {

@@ -1,5 +1,6 @@
 /** The same question answered from the routes that are wanted, without any rules: what every mode has to come to. */
-import type { DataplaneOptions, LocalDetector, Mode } from '../dataplane/dataplane.ts';
+import type { DataplaneOptions, Mode } from '../dataplane/dataplane.ts';
+import type { LocalDetector } from '../services/localDetection.ts';
 import type { ProxyConfig } from '../config/types.ts';
 import { cidrContains, isLoopback, parseCIDR } from '../services/ip.ts';
 import { matchesAll, matchingAddresses } from '../services/nodePortAddresses.ts';

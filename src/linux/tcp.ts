@@ -1,6 +1,7 @@
 /** TCP sockets by plain system calls, none of which waits. For programs in the middle that hold very many of them. */
 import koffi from 'koffi';
 import { addressBytes, formatAddress, writeIPv4 } from './address-bytes.ts';
+import { AF_INET, AF_INET6, isV6 } from './socketAddress.ts';
 import {
   SOCK_CLOEXEC,
   SystemCallError,
@@ -18,8 +19,6 @@ const cConnect = libc.func('int connect(int fd, void *address, uint length)');
 const cGetpeername = libc.func('int getpeername(int fd, void *address, void *length)');
 const cShutdown = libc.func('int shutdown(int fd, int how)');
 
-const AF_INET = 2;
-const AF_INET6 = 10;
 const SOCK_STREAM = 1;
 const SOCK_NONBLOCK = 0o4000;
 const SOL_SOCKET = 1;
@@ -60,7 +59,7 @@ function word(value: number): Buffer {
 }
 
 function socketAddress(ip: string, port: number): Buffer {
-  const bytes = ip.includes(':') ? address6 : address4;
+  const bytes = isV6(ip) ? address6 : address4;
   bytes.writeUInt16LE(bytes === address6 ? AF_INET6 : AF_INET, 0);
   bytes.writeUInt16BE(port, 2);
   if (bytes === address6) bytes.set(addressBytes(ip), 8);
@@ -69,7 +68,7 @@ function socketAddress(ip: string, port: number): Buffer {
 }
 
 function makeSocket(ip: string): number {
-  return openSocket(ip.includes(':') ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  return openSocket(isV6(ip) ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
 }
 
 function tune(fd: number): void {
@@ -87,7 +86,7 @@ export function listenTcp(ip: string, port: number, backlog: number): number {
   const fd = makeSocket(ip);
   try {
     setSocketOption(fd, SOL_SOCKET, SO_REUSEADDR, on);
-    if (ip.includes(':')) setSocketOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, on);
+    if (isV6(ip)) setSocketOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, on);
     tune(fd);
     bindSocket(fd, socketAddress(ip, port));
     if ((cListen(fd, backlog) as number) < 0) throw new SystemCallError('listen', koffi.errno());

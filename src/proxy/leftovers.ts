@@ -16,9 +16,10 @@ export const leftovers: readonly Leftovers[] = [
   {
     mode: 'iptables',
     remove: async (log, inForce) => {
-      if (inForce === 'ipvs') return (await import('../dataplane/ipvs/cleanup.ts')).removeIptablesMode(log);
       const { cleanup } = await import('../dataplane/iptables/cleanup.ts');
-      await cleanup({ log, ...(inForce === 'iptables' && { stays: 'all' }) });
+      if (inForce === 'ipvs')
+        await cleanup({ log, stays: (await import('../dataplane/ipvs/cleanup.ts')).filledHere });
+      else await cleanup({ log, ...(inForce === 'iptables' && { stays: 'all' }) });
     },
   },
   {

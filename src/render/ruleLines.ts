@@ -1,5 +1,5 @@
 /** The rules of each service port by themselves: what two renderings are compared by. */
-import type { Rule } from '../dataplane/iptables/rule.ts';
+import type { Rule } from '../linux/iptables/rule.ts';
 import { dispatchRules, ownRules } from '../dataplane/iptables/serviceRules.ts';
 import { makeLayout } from '../dataplane/nftables/layout.ts';
 import { Mirror } from '../dataplane/nftables/mirror.ts';

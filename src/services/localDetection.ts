@@ -1,9 +1,14 @@
 /** How this node tells that a packet comes from a Pod (`detectLocalMode`). */
 import type { Family } from '../api/objects.ts';
-import type { LocalDetector } from '../dataplane/dataplane.ts';
 import { parseCIDR } from './ip.ts';
 
 export type DetectLocalMode = 'ClusterCIDR' | 'NodeCIDR' | 'BridgeInterface' | 'InterfaceNamePrefix';
+
+/** What packets from Pods have that others do not. */
+export type LocalDetector =
+  | { readonly kind: 'cidr'; readonly cidr: string }
+  | { readonly kind: 'interface'; readonly name: string }
+  | { readonly kind: 'interfacePrefix'; readonly prefix: string };
 
 export interface LocalDetectionSettings {
   /** Anything else than a DetectLocalMode detects nothing; configuration validation prevents it. */

@@ -3,6 +3,7 @@
  * milliseconds. Fields are only added within /v1.
  */
 import type { EndpointSlice, Family, Node, Protocol, Service, ServiceCIDR } from '../api/objects.ts';
+import type { RefusalReason } from '../dataplane/counts.ts';
 import type { DataplaneOptions, Mode } from '../dataplane/dataplane.ts';
 import type { Endpoint, Frontend, Problem, ServicePort, ServicePortId, Verdict } from '../services/types.ts';
 
@@ -191,19 +192,6 @@ export interface EndpointCount extends ServiceLabels {
   readonly pod: string;
   readonly connections: number;
 }
-
-/** Why first packets went nowhere. A client that repeats a dropped packet counts again. */
-export type RefusalReason =
-  | 'no_endpoints'
-  | 'no_local_endpoints'
-  | 'source_range'
-  | 'no_such_port'
-  | 'no_such_service'
-  | 'localnet'
-  /** Userspace mode: its listeners turned a client away. */
-  | 'no_endpoint_answers'
-  | 'socket_limit'
-  | 'not_allowed';
 
 export interface RefusedCount {
   readonly family: Family;

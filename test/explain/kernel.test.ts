@@ -129,21 +129,17 @@ function setUp(context: TestContext, mode: RuleMode): Setup {
 
 type Answer = Explanation & { readonly live?: Observation };
 
+function flags(folder: string): string[] {
+  const given = ['--node', 'node-1', '--cluster-cidr', '10.244.0.0/16', '--json'];
+  return [...given, '-f', join(folder, 'manifest.yaml')];
+}
+
 /** Exit code 1 says that a packet does not arrive: an answer too. */
 function explain({ namespace, folder }: Setup, args: readonly string[]): Answer {
   const command = ['node', '--import', 'tsx', join(import.meta.dirname, '../../src/main.ts'), 'explain'];
-  const flags = [
-    '--node',
-    'node-1',
-    '--cluster-cidr',
-    '10.244.0.0/16',
-    '-f',
-    join(folder, 'manifest.yaml'),
-    '--json',
-  ];
   try {
     return JSON.parse(
-      inNamespace(namespace, [...command, ...args, ...flags], { stdio: ['ignore', 'pipe', 'pipe'] }),
+      inNamespace(namespace, [...command, ...args, ...flags(folder)], { stdio: ['ignore', 'pipe', 'pipe'] }),
     ) as Answer;
   } catch (error) {
     const { status, stdout, stderr } = error as { status: number; stdout: string; stderr: string };
@@ -156,16 +152,7 @@ function explain({ namespace, folder }: Setup, args: readonly string[]): Answer 
 async function explainHere({ folder }: Setup, args: readonly string[]): Promise<Explanation> {
   let output = '';
   let errors = '';
-  const flags = [
-    '--node',
-    'node-1',
-    '--cluster-cidr',
-    '10.244.0.0/16',
-    '-f',
-    join(folder, 'manifest.yaml'),
-    '--json',
-  ];
-  await runExplain([...args, ...flags], {
+  await runExplain([...args, ...flags(folder)], {
     out: (text) => void (output += text),
     err: (text) => void (errors += text),
     colour: false,

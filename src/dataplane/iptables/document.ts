@@ -1,7 +1,7 @@
 /** The whole rule set of one family as one iptables-restore document: for `render`, for tests, and to read. */
 import type { Route } from '../../services/types.ts';
 import { canaryChain, filterChains, firewallChain, natChains } from './names.ts';
-import { printChain, printRule, type Rule } from './rule.ts';
+import { printChain, printRule, type Rule } from '../../linux/iptables/rule.ts';
 import { dispatchRules, ownRules } from './serviceRules.ts';
 import type { Settings } from './settings.ts';
 import { firewallRules, forwardRules, jumpArgs, jumps, postroutingRules } from './staticRules.ts';

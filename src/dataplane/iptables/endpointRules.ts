@@ -1,7 +1,7 @@
 /** The rules that choose an endpoint, and those of the endpoint's own chain. */
 import type { Route } from '../../services/types.ts';
 import { endpointChain, markMasqChain } from './names.ts';
-import { comment, type Rule } from './rule.ts';
+import { comment, type Rule } from '../../linux/iptables/rule.ts';
 
 /** Chain of every reachable endpoint, by endpoint key. */
 export type EndpointChains = ReadonlyMap<string, string>;

@@ -26,7 +26,7 @@ import {
 } from './names.ts';
 import type { Limits } from './partialPlan.ts';
 import { documentOf, Section, type RestoreDocument } from './restoreDocument.ts';
-import { printRule, type Rule } from './rule.ts';
+import { printRule, type Rule } from '../../linux/iptables/rule.ts';
 import { dispatchRules, ownRules } from './serviceRules.ts';
 import type { Settings } from './settings.ts';
 import { firewallRules, forwardRules, jumpArgs, jumps, postroutingRules } from './staticRules.ts';

@@ -23,7 +23,7 @@ import { canaryChain, filterChains, firewallChain, natChains } from './names.ts'
 import { legacyLimits, nftLimits, planPartial } from './partialPlan.ts';
 import { readActual, readFixed } from './readActual.ts';
 import type { RestoreDocument } from './restoreDocument.ts';
-import type { Rule } from './rule.ts';
+import type { Rule } from '../../linux/iptables/rule.ts';
 import { invalidPacketsCounter, localhostNodePortsCounter, settingsOf, type Settings } from './settings.ts';
 import { jumps, nodePortTail } from './staticRules.ts';
 

@@ -3,7 +3,7 @@
  * their rules are rendered again when they are to be compared, so this costs a few words per service port.
  */
 import type { Route, RoutingTable, ServicePortId } from '../../services/types.ts';
-import type { Rule } from './rule.ts';
+import type { Rule } from '../../linux/iptables/rule.ts';
 import { ownRules } from './serviceRules.ts';
 import type { Settings } from './settings.ts';
 import { firewallRules, forwardRules, postroutingRules } from './staticRules.ts';

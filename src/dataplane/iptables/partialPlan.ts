@@ -11,7 +11,7 @@ import { largeClusterEndpoints } from './document.ts';
 import { ownChainTexts, type Applied, type Mirror } from './mirror.ts';
 import { nodePortsChain, servicesChain } from './names.ts';
 import { documentOf, Section, type RestoreDocument } from './restoreDocument.ts';
-import type { Rule } from './rule.ts';
+import type { Rule } from '../../linux/iptables/rule.ts';
 import { dispatchRules } from './serviceRules.ts';
 
 export interface Limits {

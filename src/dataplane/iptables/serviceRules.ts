@@ -14,7 +14,7 @@ import {
   serviceHash,
   servicesChain,
 } from './names.ts';
-import { comment, type Rule } from './rule.ts';
+import { comment, type Rule } from '../../linux/iptables/rule.ts';
 import { containsAddress, localhostNodePortsCounter, type Settings } from './settings.ts';
 
 /** Entries of one route in chains that all routes share; within a route the order matters, between routes it does not. */

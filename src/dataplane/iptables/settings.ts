@@ -2,7 +2,8 @@
 import type { Family } from '../../api/objects.ts';
 import { cidrContains, parseCIDR } from '../../services/ip.ts';
 import { containsIPv4Loopback } from '../../services/nodePortAddresses.ts';
-import type { DataplaneOptions, LocalDetector } from '../dataplane.ts';
+import type { DataplaneOptions } from '../dataplane.ts';
+import { podMatches } from '../podMatch.ts';
 
 export interface Settings {
   readonly family: Family;
@@ -40,7 +41,7 @@ export function settingsOf(
     family: options.family,
     mark: `0x${(2 ** options.masqueradeBit).toString(16).padStart(8, '0')}`,
     masqueradeAll: options.masqueradeAll,
-    fromPod: options.localDetector === undefined ? undefined : fromPod(options.localDetector),
+    fromPod: options.localDetector === undefined ? undefined : podMatches(options.localDetector),
     nodeIP: options.nodeIP,
     nodePortAddresses: options.nodePortAddresses,
     localhostNodePorts:
@@ -49,19 +50,6 @@ export function settingsOf(
       containsIPv4Loopback(options.nodePortAddresses),
     ...probed,
   };
-}
-
-function fromPod(detector: LocalDetector): { is: string; isNot: string } {
-  const match =
-    detector.kind === 'cidr'
-      ? `-s ${detector.cidr}`
-      : `-i ${detector.kind === 'interface' ? detector.name : `${detector.prefix}+`}`;
-  if (!/^-[si] [^\s"'\\!/]{1,43}(\/[0-9]{1,3})?$/.test(match)) {
-    throw new Error(
-      `detectLocal: "${match.slice(3)}" cannot be an address block or interface name in a rule`,
-    );
-  }
-  return { is: match, isNot: `! ${match}` };
 }
 
 /** Some network contains the address. */

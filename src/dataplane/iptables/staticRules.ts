@@ -11,7 +11,7 @@ import {
   proxyFirewallChain,
   servicesChain,
 } from './names.ts';
-import { comment, type Rule } from './rule.ts';
+import { comment, type Rule } from '../../linux/iptables/rule.ts';
 import { invalidPacketsCounter, type Settings } from './settings.ts';
 
 /** A jump from a built-in chain; inserted at the top if it is missing, never moved if it is there. */

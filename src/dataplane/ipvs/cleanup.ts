@@ -1,4 +1,4 @@
-/** Removes what IPVS mode (ours or kube-proxy's) leaves in the kernel; and, for a start in IPVS mode, what iptables mode does. */
+/** Removes what IPVS mode (ours or kube-proxy's) leaves in the kernel. */
 import type { Family } from '../../api/objects.ts';
 import { ruleHolders } from '../../linux/iptables/holders.ts';
 import { removeChains } from '../../linux/iptables/removal.ts';
@@ -6,7 +6,6 @@ import { NetlinkIpvs, type Ipvs } from '../../linux/netlink/ipvs/ipvs.ts';
 import { serverFamily } from '../../linux/netlink/ipvs/objects.ts';
 import type { Logger } from '../../log/logger.ts';
 import type { Mode } from '../dataplane.ts';
-import { cleanup as cleanupIptables } from '../iptables/cleanup.ts';
 import { Device } from './device.ts';
 import { chainsOf, setIds, sharedChains } from './names.ts';
 import { ownership } from './ownership.ts';
@@ -21,6 +20,9 @@ export interface CleanupOptions {
   readonly ipvs?: Ipvs | undefined;
   readonly deviceKind?: string;
 }
+
+/** What stays of iptables mode's while IPVS mode is in force, which fills it in its own way. */
+export const filledHere = { chains: chainsOf, jumps };
 
 const families: readonly Family[] = ['IPv4', 'IPv6'];
 
@@ -54,11 +56,6 @@ export async function cleanup(options: CleanupOptions): Promise<void> {
     });
   }
   work.end('cleaning up IPVS mode');
-}
-
-/** What iptables mode leaves, but for the chains that IPVS mode has filled in its own way. */
-export async function removeIptablesMode(log: Logger): Promise<void> {
-  await cleanupIptables({ log, stays: { chains: chainsOf, jumps } });
 }
 
 /** Virtual servers and the device. */

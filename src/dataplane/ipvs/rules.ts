@@ -1,5 +1,5 @@
 /** The iptables rules of the mode: a constant number, which match on sets. A rule whose set is empty is left out. */
-import type { Rule } from '../iptables/rule.ts';
+import type { Rule } from '../../linux/iptables/rule.ts';
 import {
   chainsOf,
   dropChain,

@@ -2,7 +2,8 @@
 import type { Family } from '../../api/objects.ts';
 import type { CIDR } from '../../services/ip.ts';
 import { parseCIDR } from '../../services/ip.ts';
-import type { DataplaneOptions, LocalDetector } from '../dataplane.ts';
+import type { DataplaneOptions } from '../dataplane.ts';
+import { podMatches } from '../podMatch.ts';
 
 export interface IpvsOptions extends DataplaneOptions {
   /** Empty = rr. */
@@ -32,7 +33,7 @@ export function settingsOf(options: IpvsOptions, randomFully: boolean): Settings
     family: options.family,
     mark: `0x${(2 ** options.masqueradeBit).toString(16)}`,
     masqueradeAll: options.masqueradeAll,
-    fromPod: options.localDetector === undefined ? undefined : fromPod(options.localDetector),
+    fromPod: options.localDetector === undefined ? undefined : podMatches(options.localDetector),
     nodeIP: options.nodeIP,
     nodePortAddresses: options.nodePortAddresses,
     scheduler: options.scheduler === '' ? 'rr' : options.scheduler,
@@ -41,16 +42,4 @@ export function settingsOf(options: IpvsOptions, randomFully: boolean): Settings
       .filter((cidr) => cidr.family === options.family),
     randomFully,
   };
-}
-
-function fromPod(detector: LocalDetector): { is: string; isNot: string } {
-  const match =
-    detector.kind === 'cidr'
-      ? `-s ${detector.cidr}`
-      : `-i ${detector.kind === 'interface' ? detector.name : `${detector.prefix}+`}`;
-  if (!/^-[si] [^\s"'\\!/]{1,43}(\/[0-9]{1,3})?$/.test(match))
-    throw new Error(
-      `detectLocal: "${match.slice(3)}" cannot be an address block or interface name in a rule`,
-    );
-  return { is: match, isNot: `! ${match}` };
 }

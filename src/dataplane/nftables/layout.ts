@@ -20,7 +20,8 @@ import { withCounter } from '../../linux/netlink/nftables/setCounter.ts';
 import * as statement from '../../linux/netlink/nftables/statements.ts';
 import type { Statement } from '../../linux/netlink/nftables/statements.ts';
 import type { TypeName } from '../../linux/netlink/nftables/types.ts';
-import type { DataplaneOptions, LocalDetector } from '../dataplane.ts';
+import type { DataplaneOptions } from '../dataplane.ts';
+import type { LocalDetector } from '../../services/localDetection.ts';
 import { matchesAll } from '../../services/nodePortAddresses.ts';
 
 export const tableName = 'kube-proxy';

@@ -4,7 +4,7 @@
  */
 import { findOutgoingLink, listLinks, openRouteSocket } from '../../linux/netlink/route.ts';
 import type { NetlinkSocket } from '../../linux/netlink/socket.ts';
-import type { LocalDetector } from '../dataplane.ts';
+import type { LocalDetector } from '../../services/localDetection.ts';
 
 /** Clients that are remembered between two calls of `forget`. */
 const rememberedMax = 65_536;

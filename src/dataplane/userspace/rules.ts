@@ -7,7 +7,8 @@
 import type { Family, Protocol } from '../../api/objects.ts';
 import { cidrContains, formatAddressPort, parseCIDR } from '../../services/ip.ts';
 import type { Frontend, Route } from '../../services/types.ts';
-import type { LocalDetector } from '../dataplane.ts';
+import type { LocalDetector } from '../../services/localDetection.ts';
+import { podMatch } from '../podMatch.ts';
 import type { Pool } from './balancer.ts';
 import {
   nodePortContainer,
@@ -139,8 +140,8 @@ function podSources(detector: LocalDetector, ranges: readonly string[]): string[
   switch (detector.kind) {
     case 'interface':
     case 'interfacePrefix': {
-      const name = detector.kind === 'interface' ? detector.name : `${detector.prefix}+`;
-      return ranges.length === 0 ? [`-i ${name} `] : ranges.map((range) => `-s ${range} -i ${name} `);
+      const match = podMatch(detector);
+      return ranges.length === 0 ? [`${match} `] : ranges.map((range) => `-s ${range} ${match} `);
     }
     case 'cidr':
       if (ranges.length === 0) return [`-s ${detector.cidr} `];

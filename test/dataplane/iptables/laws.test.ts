@@ -7,7 +7,7 @@ import { planFull } from '../../../src/dataplane/iptables/fullPlan.ts';
 import type { Mirror } from '../../../src/dataplane/iptables/mirror.ts';
 import { nftLimits, planPartial, type Limits } from '../../../src/dataplane/iptables/partialPlan.ts';
 import type { RestoreDocument } from '../../../src/dataplane/iptables/restoreDocument.ts';
-import type { Rule } from '../../../src/dataplane/iptables/rule.ts';
+import type { Rule } from '../../../src/linux/iptables/rule.ts';
 import { nodePortTail } from '../../../src/dataplane/iptables/staticRules.ts';
 import type { Route, RoutingTable } from '../../../src/services/types.ts';
 import { applyStep, stepArbitrary, tableArbitrary } from './generate.ts';

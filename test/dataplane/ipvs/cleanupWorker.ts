@@ -1,5 +1,6 @@
 /** Runs inside the namespace of cleanup.test.ts: makes sets and rules, or cleans them up. */
-import { cleanup, removeIptablesMode } from '../../../src/dataplane/ipvs/cleanup.ts';
+import { cleanup as cleanupIptables } from '../../../src/dataplane/iptables/cleanup.ts';
+import { cleanup, filledHere } from '../../../src/dataplane/ipvs/cleanup.ts';
 import { setIds } from '../../../src/dataplane/ipvs/names.ts';
 import { jumps, printRules, rulesOf } from '../../../src/dataplane/ipvs/rules.ts';
 import { Sets } from '../../../src/dataplane/ipvs/sets.ts';
@@ -27,7 +28,7 @@ async function make(): Promise<void> {
 
 async function main(what: string | undefined): Promise<void> {
   if (what === 'make') await make();
-  else if (what === 'iptables') await removeIptablesMode(silentLogger);
+  else if (what === 'iptables') await cleanupIptables({ log: silentLogger, stays: filledHere });
   else if (what === 'shared')
     // Iptables mode has filled the shared chains in its own way by then.
     await emptied().then(() => cleanup({ log: silentLogger, ipvs: undefined, inForce: 'iptables' }));

@@ -6,7 +6,8 @@ import type { LabCluster } from '../../../src/lab/cluster/labCluster.ts';
 import { HttpFailure, httpGet } from '../../../src/lab/net/http.ts';
 import { podNamespace } from '../../../src/lab/net/network.ts';
 import type { JsonObject } from '../../../src/lab/scenario/generate.ts';
-import type { CountersDocument, RefusalReason } from '../../../src/status/documents.ts';
+import type { RefusalReason } from '../../../src/dataplane/counts.ts';
+import type { CountersDocument } from '../../../src/status/documents.ts';
 import { buildProgram } from '../../scenarios/support.ts';
 import {
   clusterIP,
