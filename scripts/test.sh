@@ -32,4 +32,4 @@ while IFS= read -r file; do
 done < <(find test -name '*.test.ts' | sort)
 
 echo "== ${#files[@]} test files"
-exec node --import tsx --test --test-force-exit --test-concurrency=2 --test-timeout=1500000 "${files[@]}"
+exec node --import tsx --import ./test/support/fixedSeed.ts --test --test-force-exit --test-concurrency=2 --test-timeout=1500000 "${files[@]}"
