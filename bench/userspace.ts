@@ -14,7 +14,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { PortAllocator } from '../src/dataplane/userspace/portAllocator.ts';
-import { SocketBudget, socketLimit } from '../src/dataplane/userspace/socketBudget.ts';
 import { UserspaceDataplane } from '../src/dataplane/userspace/userspaceDataplane.ts';
 import {
   EPOLLERR,
@@ -30,6 +29,7 @@ import { closeDescriptor, describeErrno, receive, send } from '../src/linux/ffi.
 import { EAGAIN, MSG_NOSIGNAL, acceptTcp, connectTcp, listenTcp } from '../src/linux/tcp.ts';
 import { silentLogger } from '../src/log/logger.ts';
 import { collectAlone, shrinkHeap } from '../src/proxy/heap.ts';
+import { processSockets } from '../src/proxy/socketBudget.ts';
 import type { Frontend, Route } from '../src/services/types.ts';
 import { endpoint, route as routeOf } from '../test/status/support/routes.ts';
 
@@ -90,7 +90,7 @@ function watchLag(): { own: number; all: number } {
 async function proxy(): Promise<void> {
   // As the mode does.
   collectAlone();
-  const sockets = new SocketBudget(socketLimit(), silentLogger);
+  const sockets = processSockets(silentLogger);
   let refused = 0;
   const dataplane = new UserspaceDataplane(
     {

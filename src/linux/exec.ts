@@ -2,7 +2,7 @@
  * Runs a program: an argument vector, never a shell. A non-zero exit is an answer, not an exception.
  *
  * Node forks before it executes, which costs about 2.5 ms per start in a small process, so callers start few programs,
- * or start them before they are needed (see spareProgram.ts).
+ * or start them before they are needed (see spareProgram.ts), or on another thread (see runAside.ts).
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -99,7 +99,8 @@ export function start(argv: readonly string[], options: RunOptions = {}): Starte
   return { child, finish };
 }
 
-async function feed(stdin: Writable, input: string | Iterable<string>): Promise<void> {
+/** Writes the input as fast as it is taken, and ends it. */
+export async function feed(stdin: Writable, input: string | Iterable<string>): Promise<void> {
   if (typeof input === 'string') {
     stdin.end(input);
     return;
@@ -118,7 +119,8 @@ async function feed(stdin: Writable, input: string | Iterable<string>): Promise<
   stdin.end();
 }
 
-function lineSplitter(onLine: (line: string) => void): { push(text: string): void; end(): void } {
+/** Cuts text that comes in pieces into lines. */
+export function lineSplitter(onLine: (line: string) => void): { push(text: string): void; end(): void } {
   let rest = '';
   return {
     push(text) {

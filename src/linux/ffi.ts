@@ -24,6 +24,7 @@ const cGetsockopt = libc.func('int getsockopt(int fd, int level, int option, voi
 const cSend = libc.func('long send(int fd, void *bytes, size_t length, int flags)');
 const cRecv = libc.func('long recv(int fd, void *bytes, size_t length, int flags)');
 const cClose = libc.func('int close(int fd)');
+const cFcntl = libc.func('int fcntl(int fd, int command, ...)');
 const cSetns = libc.func('int setns(int fd, int type)');
 
 /** Flags of `receive`. */
@@ -171,6 +172,20 @@ function watch(
 /** close(2). */
 export function closeDescriptor(fd: number): void {
   check('close', cClose(fd) as number);
+}
+
+const F_DUPFD_CLOEXEC = 1030;
+
+/**
+ * Lets the kernel make the process's table of descriptors large enough for `count` of them now. It grows to the next
+ * power of two whenever it is full, and in a process with threads that waits for all CPUs to pass a quiescent state (RCU):
+ * 10 to 100 ms, in which the caller of socket(2) stands still. Returns 0 or the errno.
+ */
+export function reserveDescriptors(count: number): number {
+  const fd = cFcntl(0, F_DUPFD_CLOEXEC, 'int', count - 1) as number;
+  if (fd < 0) return koffi.errno();
+  closeDescriptor(fd);
+  return 0;
 }
 
 /** setns(2): moves the calling thread into the namespace that `fd` is open on. */

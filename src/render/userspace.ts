@@ -65,5 +65,7 @@ export function userspaceRules(
 }
 
 export function renderUserspace(wanted: Pick<Wanted, 'config'>, family: WantedFamily): string {
-  return finish(fullDocument([], jumpsFor(family.options.nodePortAddresses), userspaceRules(wanted, family)));
+  return finish(
+    fullDocument([], jumpsFor(family.options.nodePortAddresses), userspaceRules(wanted, family)),
+  ).join('');
 }

@@ -1,52 +1,57 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { exitNotStarted, exitTimedOut, run } from '../../src/linux/exec.ts';
+import { exitNotStarted, exitTimedOut, run as runHere } from '../../src/linux/exec.ts';
+import { runAside } from '../../src/linux/runAside.ts';
 
-test('a non-zero exit is an answer', async () => {
-  assert.deepEqual(await run(['sh', '-c', 'echo out; echo err >&2; exit 3']), {
-    code: 3,
-    stdout: 'out\n',
-    stderr: 'err\n',
+for (const run of [runHere, runAside]) {
+  const { name } = run;
+
+  test(`${name}: a non-zero exit is an answer`, async () => {
+    assert.deepEqual(await run(['sh', '-c', 'echo out; echo err >&2; exit 3']), {
+      code: 3,
+      stdout: 'out\n',
+      stderr: 'err\n',
+    });
   });
-});
 
-test('arguments reach the program as they are, not through a shell', async () => {
-  const odd = '$(id); `id` "a b" \'c\' \\ *';
-  assert.equal((await run(['printf', '%s', odd])).stdout, odd);
-});
+  test(`${name}: arguments reach the program as they are, not through a shell`, async () => {
+    const odd = '$(id); `id` "a b" \'c\' \\ *';
+    assert.equal((await run(['printf', '%s', odd])).stdout, odd);
+  });
 
-test('input goes in whole, in one piece or in many', async () => {
-  const piece = 'x'.repeat(100_000);
-  const pieces = Array.from({ length: 20 }, () => piece);
-  assert.equal((await run(['cat'], { input: pieces.join('') })).stdout.length, 2_000_000);
-  assert.equal((await run(['cat'], { input: pieces })).stdout.length, 2_000_000);
-});
+  test(`${name}: input goes in whole, in one piece or in many`, async () => {
+    const piece = 'x'.repeat(100_000);
+    const pieces = Array.from({ length: 20 }, () => piece);
+    assert.equal((await run(['cat'], { input: pieces.join('') })).stdout.length, 2_000_000);
+    assert.equal((await run(['cat'], { input: pieces })).stdout.length, 2_000_000);
+  });
 
-test('a program that stops reading early is no error of ours', async () => {
-  const pieces = Array.from({ length: 100 }, () => 'y'.repeat(100_000));
-  assert.equal((await run(['sh', '-c', 'exit 7'], { input: pieces })).code, 7);
-  assert.equal((await run(['sh', '-c', 'exit 7'], { input: pieces.join('') })).code, 7);
-});
+  test(`${name}: a program that stops reading early is no error of ours`, async () => {
+    const pieces = Array.from({ length: 100 }, () => 'y'.repeat(100_000));
+    assert.equal((await run(['sh', '-c', 'exit 7'], { input: pieces })).code, 7);
+    assert.equal((await run(['sh', '-c', 'exit 7'], { input: pieces.join('') })).code, 7);
+  });
 
-test('lines are handed over one by one and not kept', async () => {
-  const lines: string[] = [];
-  const result = await run(['printf', 'a\\nbc\\n\\nlast'], { onLine: (line) => lines.push(line) });
-  assert.deepEqual(lines, ['a', 'bc', '', 'last']);
-  assert.equal(result.stdout, '');
-});
+  test(`${name}: lines are handed over one by one and not kept`, async () => {
+    const lines: string[] = [];
+    const result = await run(['printf', 'a\\nbc\\n\\nlast'], { onLine: (line) => lines.push(line) });
+    assert.deepEqual(lines, ['a', 'bc', '', 'last']);
+    assert.equal(result.stdout, '');
+  });
 
-test('a program that is not there, and one that takes too long', async () => {
-  const missing = await run(['/nonexistent/program']);
-  assert.equal(missing.code, exitNotStarted);
-  assert.match(missing.stderr, /cannot start \/nonexistent\/program/);
-  assert.equal((await run(['/nonexistent/program'], { input: 'text' })).code, exitNotStarted);
-  const begun = performance.now();
-  assert.equal((await run(['sleep', '20'], { timeoutMs: 100 })).code, exitTimedOut);
-  assert.ok(performance.now() - begun < 5000);
-});
+  test(`${name}: a program that is not there, and one that takes too long`, async () => {
+    const missing = await run(['/nonexistent/program']);
+    assert.equal(missing.code, exitNotStarted);
+    assert.match(missing.stderr, /cannot start \/nonexistent\/program/);
+    assert.equal((await run(['/nonexistent/program'], { input: 'text' })).code, exitNotStarted);
+    const begun = performance.now();
+    assert.equal((await run(['sleep', '20'], { timeoutMs: 100 })).code, exitTimedOut);
+    assert.ok(performance.now() - begun < 5000);
+  });
 
-test('a death by signal has a code of its own; the environment is added to', async () => {
-  assert.equal((await run(['sh', '-c', 'kill -9 $$'])).code, 137);
-  const { stdout } = await run(['sh', '-c', 'echo "$EXTRA ${PATH:+path}"'], { env: { EXTRA: 'yes' } });
-  assert.equal(stdout, 'yes path\n');
-});
+  test(`${name}: a death by signal has a code of its own; the environment is added to`, async () => {
+    assert.equal((await run(['sh', '-c', 'kill -9 $$'])).code, 137);
+    const { stdout } = await run(['sh', '-c', 'echo "$EXTRA ${PATH:+path}"'], { env: { EXTRA: 'yes' } });
+    assert.equal(stdout, 'yes path\n');
+  });
+}

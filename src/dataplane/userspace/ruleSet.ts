@@ -5,7 +5,7 @@
 import { EVERYWHERE, matchesAll } from '../../services/nodePortAddresses.ts';
 import type { ServicePortId } from '../../services/types.ts';
 import { canonicalRule } from '../../linux/iptables/canonical.ts';
-import type { SavedTable } from '../../linux/iptables/save.ts';
+import { parseLine, type SavedTable } from '../../linux/iptables/save.ts';
 import {
   chains,
   nodePortContainer,
@@ -69,12 +69,16 @@ export function changeDocument(gone: readonly Rule[], added: readonly Rule[]): s
   return text;
 }
 
-/** Everything anew: chains emptied and filled, jumps that are missing put in, those that are not wanted taken out. */
+/** Characters of a piece of a document. */
+const pieceSize = 64 * 1024;
+
+/** Everything anew: chains emptied and filled, jumps that are missing put in, those that are not wanted taken out. In pieces. */
 export function* fullDocument(
   actual: readonly SavedTable[],
   jumps: readonly Jump[],
   applied: AppliedRules,
-): Generator<undefined, string> {
+): Generator<undefined, string[]> {
+  const pieces: string[] = [];
   let text = '';
   for (const table of tables) {
     text += `*${table}\n`;
@@ -86,11 +90,16 @@ export function* fullDocument(
     for (const rule of missing) if (!rule.first) text += `-A ${rule.chain} ${rule.args}\n`;
     for (const rules of applied.values()) {
       for (const rule of rules) if (rule.table === table) text += `-A ${rule.chain} ${rule.args}\n`;
+      if (text.length >= pieceSize) {
+        pieces.push(text);
+        text = '';
+      }
       yield;
     }
     text += 'COMMIT\n';
   }
-  return text;
+  pieces.push(text);
+  return pieces;
 }
 
 /** Takes out the jumps and chains that are there; empty if there are none. */
@@ -109,36 +118,90 @@ export function removalDocument(actual: readonly SavedTable[]): string {
   return text;
 }
 
-/** What somebody else has changed, in a few words; undefined if nothing. */
-export function* findDrift(
-  actual: readonly SavedTable[],
-  jumps: readonly Jump[],
-  applied: AppliedRules,
-): Generator<undefined, string | undefined> {
-  for (const table of tables) {
-    const saved = actual.find((one) => one.table === table);
-    const wanted = new Map<string, string[]>(chains[table].map((chain) => [chain, []]));
-    for (const rules of applied.values()) {
-      for (const rule of rules) if (rule.table === table) wanted.get(rule.chain)?.push(rule.args);
-      yield;
-    }
-    for (const [chain, rules] of wanted) {
-      const found = saved?.chains.get(chain)?.rules;
-      if (found === undefined) return `chain ${chain} of ${table} missing`;
-      if (found.length !== rules.length)
-        return `chain ${chain} of ${table} has ${found.length} rules instead of ${rules.length}`;
-      for (const [i, args] of rules.entries()) {
-        if (canonicalRule(args) !== canonicalRule(found[i] as string))
-          return `rule ${i + 1} of chain ${chain} of ${table} is another`;
-        yield;
-      }
-    }
-    const { missing, strange } = compareJumps(actual, jumps, table);
-    const wrong = missing[0];
-    if (wrong !== undefined) return `rule of ${wrong.chain} of ${table} missing: ${wrong.args}`;
-    if (strange[0] !== undefined) return `rule of ${strange[0][0]} of ${table} is not ours: ${strange[0][1]}`;
+/** Rules of our chains, by `TABLE CHAIN`, in their order. */
+export type WantedRules = ReadonlyMap<string, readonly string[]>;
+
+export function* wantedRules(applied: AppliedRules): Generator<undefined, WantedRules> {
+  const wanted = new Map<string, string[]>();
+  for (const table of tables) for (const chain of chains[table]) wanted.set(`${table} ${chain}`, []);
+  for (const rules of applied.values()) {
+    for (const { table, chain, args } of rules) wanted.get(`${table} ${chain}`)?.push(args);
+    yield;
   }
-  return undefined;
+  return wanted;
+}
+
+interface FoundChain {
+  count: number;
+  /** The number of the first rule that is not the wanted one; 0 = none. */
+  other: number;
+}
+
+/**
+ * Reads what iptables-save prints, line by line. Keeps of all rules only those that lead into our chains; rules of our
+ * chains are compared with what is wanted, and forgotten.
+ */
+export class SavedRules {
+  /** Chains of all, and those rules. */
+  readonly tables: SavedTable[] = [];
+  readonly #wanted: WantedRules | undefined;
+  readonly #found = new Map<string, FoundChain>();
+  #own: readonly string[] = [];
+
+  /** @param wanted if given, rules of our chains are compared */
+  constructor(wanted?: WantedRules) {
+    this.#wanted = wanted;
+  }
+
+  line(line: string): void {
+    const read = parseLine(line);
+    if (read === undefined) return;
+    if (read.kind === 'table') {
+      this.tables.push({ table: read.table, chains: new Map() });
+      this.#own = chains[read.table as RuleTable] ?? [];
+      return;
+    }
+    const table = this.tables.at(-1);
+    if (table === undefined) return;
+    const { chain } = read;
+    if (read.kind === 'chain') table.chains.set(chain, { name: chain, policy: read.policy, rules: [] });
+    else if (this.#own.includes(chain)) this.#compare(`${table.table} ${chain}`, read.args);
+    else if (this.#own.includes(targetOf(read.args))) table.chains.get(chain)?.rules.push(read.args);
+  }
+
+  /** What somebody else has changed, in a few words; undefined if nothing. */
+  drift(jumps: readonly Jump[]): string | undefined {
+    for (const table of tables) {
+      const saved = this.tables.find((one) => one.table === table);
+      for (const chain of chains[table]) {
+        if (saved?.chains.has(chain) !== true) return `chain ${chain} of ${table} missing`;
+        const { count, other } = this.#found.get(`${table} ${chain}`) ?? { count: 0, other: 0 };
+        const wanted = this.#wanted?.get(`${table} ${chain}`)?.length ?? 0;
+        if (count !== wanted) return `chain ${chain} of ${table} has ${count} rules instead of ${wanted}`;
+        if (other > 0) return `rule ${other} of chain ${chain} of ${table} is another`;
+      }
+      const { missing, strange } = compareJumps(this.tables, jumps, table);
+      const wrong = missing[0];
+      if (wrong !== undefined) return `rule of ${wrong.chain} of ${table} missing: ${wrong.args}`;
+      if (strange[0] !== undefined)
+        return `rule of ${strange[0][0]} of ${table} is not ours: ${strange[0][1]}`;
+    }
+    return undefined;
+  }
+
+  #compare(key: string, args: string): void {
+    if (this.#wanted === undefined) return;
+    let found = this.#found.get(key);
+    if (found === undefined) this.#found.set(key, (found = { count: 0, other: 0 }));
+    const wanted = this.#wanted.get(key)?.[found.count++];
+    if (found.other > 0 || wanted === undefined) return;
+    if (canonicalRule(args) !== canonicalRule(wanted)) found.other = found.count;
+  }
+}
+
+/** The chain that a rule leads into; empty if none is named at its end. */
+function targetOf(args: string): string {
+  return /(?:^| )-[jg] (\S+)$/.exec(args)?.[1] ?? '';
 }
 
 /** Jumps that are missing, and rules that lead into our chains and are not ours. */
@@ -155,8 +218,7 @@ export function compareJumps(
   for (const { name, rules } of actual.find((one) => one.table === table)?.chains.values() ?? []) {
     if (own.includes(name)) continue;
     for (const args of rules) {
-      const target = /(?:^| )-[jg] (\S+)$/.exec(args)?.[1];
-      if (target === undefined || !own.includes(target)) continue;
+      if (!own.includes(targetOf(args))) continue;
       if (!wanted.delete(`${name} ${canonicalRule(args)}`)) strange.push([name, args]);
     }
   }

@@ -6,20 +6,11 @@ import {
   listLinkAddresses,
   openRouteSocket,
   removeHostAddress,
-  type AddressMark,
-  type LinkAddress,
   type LinkName,
 } from '../../linux/netlink/route.ts';
 import type { NetlinkSocket } from '../../linux/netlink/socket.ts';
 import { cidrContains, parseCIDR } from '../../services/ip.ts';
-
-/** On every address of ours. The number is free (iproute2's rt_addrprotos has 1 to 3), the label shows up in `ip addr`. */
-const mark: AddressMark = { protocol: 80, label: 'lo:pointsman' };
-
-/** An earlier process, or this one, put it on loopback for a service. */
-function isMarked({ protocol, label }: LinkAddress): boolean {
-  return protocol === mark.protocol || label === mark.label;
-}
+import { isServiceAddress, serviceAddressMark } from '../serviceAddressMark.ts';
 
 /** Takes off all addresses of the family that a process of ours has put on loopback. @returns how many */
 export function removeServiceAddresses(family: Family): number {
@@ -29,7 +20,7 @@ export function removeServiceAddresses(family: Family): number {
     if (link === undefined) return 0;
     let removed = 0;
     for (const one of listLinkAddresses(socket)) {
-      if (one.family !== family || one.index !== link.index || !isMarked(one)) continue;
+      if (one.family !== family || one.index !== link.index || !isServiceAddress(one)) continue;
       if (removeHostAddress(socket, { index: link.index, name: 'lo' }, one.address)) removed++;
     }
     return removed;
@@ -63,7 +54,7 @@ export class ServiceAddresses {
     }
     this.#loopback = { index: link.index, name: 'lo' };
     for (const one of listLinkAddresses(this.#socket))
-      if (one.index === link.index && isMarked(one)) this.#found.add(one.address);
+      if (one.index === link.index && isServiceAddress(one)) this.#found.add(one.address);
   }
 
   /** One more frontend needs the address. Throws if the kernel refuses it. */
@@ -75,7 +66,7 @@ export class ServiceAddresses {
 
   /** True if it is ours: new, or from an earlier process of ours. */
   #put(ip: string): boolean {
-    return addHostAddress(this.#socket, this.#loopback, ip, mark) || this.#found.has(ip);
+    return addHostAddress(this.#socket, this.#loopback, ip, serviceAddressMark) || this.#found.has(ip);
   }
 
   /** One frontend less. */
@@ -94,13 +85,15 @@ export class ServiceAddresses {
 
   /** Puts one that is missing there again. */
   putBack(ip: string): void {
-    addHostAddress(this.#socket, this.#loopback, ip, mark);
+    addHostAddress(this.#socket, this.#loopback, ip, serviceAddressMark);
   }
 
   /** All addresses of this node, those of services left out. */
   nodeAddresses(): string[] {
     return listLinkAddresses(this.#socket)
-      .filter((one) => one.family === this.#family && !this.#entries.has(one.address) && !isMarked(one))
+      .filter(
+        (one) => one.family === this.#family && !this.#entries.has(one.address) && !isServiceAddress(one),
+      )
       .map(({ address }) => address);
   }
 
@@ -116,7 +109,7 @@ export class ServiceAddresses {
       const { family, address, index, prefixLength } = one;
       if (family !== this.#family || index !== this.#loopback.index || prefixLength !== length) continue;
       if (this.#entries.has(address)) continue;
-      if (!isMarked(one) && !cidrs.some((cidr) => cidrContains(cidr, address))) continue;
+      if (!isServiceAddress(one) && !cidrs.some((cidr) => cidrContains(cidr, address))) continue;
       if (removeHostAddress(this.#socket, this.#loopback, address)) removed++;
     }
     return removed;

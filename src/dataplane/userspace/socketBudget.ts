@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import type { Logger } from '../../log/logger.ts';
 
 /** Descriptors kept for everything else: API server, health servers, netlink, programs that are started. */
-const reserve = 128;
+export const descriptorReserve = 128;
 /** Milliseconds between two log lines about a full house. */
 const quietTime = 10_000;
 
@@ -53,5 +53,5 @@ export class SocketBudget {
 export function socketLimit(limits = readFileSync('/proc/self/limits', 'utf8')): number {
   const soft = /^Max open files\s+(\S+)/m.exec(limits)?.[1];
   const files = soft === 'unlimited' ? Infinity : Number(soft ?? 1024);
-  return Math.max(64, Math.min(files, 2 ** 20) - reserve);
+  return Math.max(64, Math.min(files, 2 ** 20) - descriptorReserve);
 }

@@ -6,7 +6,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Family } from '../../api/objects.ts';
 import { openFingerprint, type Fingerprint } from '../../linux/iptables/fingerprint.ts';
 import { Iptables, type IptablesOptions } from '../../linux/iptables/iptables.ts';
-import { saveReader, type SavedTable } from '../../linux/iptables/save.ts';
+import { runAside } from '../../linux/runAside.ts';
 import type { Logger } from '../../log/logger.ts';
 import { isLoopback } from '../../services/ip.ts';
 import type { Route, RouteChange, ServicePortId } from '../../services/types.ts';
@@ -24,7 +24,7 @@ import { deleteFlowsTo } from './flows.ts';
 import { FrontendIndex } from './frontendIndex.ts';
 import type { PortAllocator } from './portAllocator.ts';
 import { routeRules, sameRules, type Rule, type RuleSettings } from './rules.ts';
-import { changeDocument, findDrift, fullDocument, jumpsFor, type Jump } from './ruleSet.ts';
+import { SavedRules, changeDocument, fullDocument, jumpsFor, wantedRules, type Jump } from './ruleSet.ts';
 import { ServiceProxy, type ListenSettings, type Retired } from './serviceProxy.ts';
 import type { SocketBudget } from './socketBudget.ts';
 import { finishInTurns } from './steps.ts';
@@ -117,7 +117,7 @@ export class UserspaceDataplane implements Dataplane {
   }
 
   async start(): Promise<void> {
-    const iptables = await Iptables.open(this.family, this.#deps.iptables ?? {});
+    const iptables = await Iptables.open(this.family, { run: runAside, ...this.#deps.iptables });
     if (!(await iptables.usable()))
       throw new Error(
         `userspace mode cannot redirect ${this.family} traffic: table nat cannot be read; install iptables, or let it listen on the service addresses themselves`,
@@ -154,12 +154,9 @@ export class UserspaceDataplane implements Dataplane {
     try {
       const changes = full ? this.#allChanges(request.table.routes) : request.changes.changes;
       const { gone, added } = await this.#take(changes);
-      const document = full
-        ? await finishInTurns(fullDocument(await readSaved(iptables), this.#jumps, this.#applied))
-        : changeDocument(gone, added);
-      if (document !== '') await iptables.restore(document);
+      if (full) await this.#writeAll(iptables);
+      else await this.#writeChange(iptables, gone, added);
       this.#trusted = true;
-      this.#fingerprint?.committed(document.split('\nCOMMIT\n').length - 1);
       this.#repaired(full);
       await this.#closeRetired();
       return { full };
@@ -206,7 +203,9 @@ export class UserspaceDataplane implements Dataplane {
     this.#looking = true;
     try {
       const applied = new Map(this.#applied);
-      const wrong = await finishInTurns(findDrift(await readSaved(iptables), this.#jumps, applied));
+      const saved = new SavedRules(await finishInTurns(wantedRules(applied)));
+      await readSaved(iptables, saved);
+      const wrong = saved.drift(this.#jumps);
       // A sync that came in between has changed what is right.
       if (this.#syncing || !this.#trusted || !sameMaps(applied, this.#applied)) return undefined;
       if (wrong === undefined) {
@@ -231,6 +230,20 @@ export class UserspaceDataplane implements Dataplane {
     }
   }
 
+  async #writeAll(iptables: Iptables): Promise<void> {
+    const saved = new SavedRules();
+    await readSaved(iptables, saved);
+    await iptables.restore(await finishInTurns(fullDocument(saved.tables, this.#jumps, this.#applied)));
+    this.#fingerprint?.committed(tablesRead.length);
+  }
+
+  async #writeChange(iptables: Iptables, gone: readonly Rule[], added: readonly Rule[]): Promise<void> {
+    const document = changeDocument(gone, added);
+    if (document === '') return;
+    await iptables.restore(document);
+    this.#fingerprint?.committed(document.split('\nCOMMIT\n').length - 1);
+  }
+
   #allChanges(routes: ReadonlyMap<ServicePortId, Route>): RouteChange[] {
     const changes: RouteChange[] = [];
     for (const [id, before] of this.#routes)
@@ -253,6 +266,7 @@ export class UserspaceDataplane implements Dataplane {
     const gone: Rule[] = [];
     const added: Rule[] = [];
     for (const { id, after } of changes) {
+      yield;
       const rules =
         after === undefined
           ? []
@@ -263,7 +277,6 @@ export class UserspaceDataplane implements Dataplane {
       for (const rule of rules) added.push(rule);
       this.#applied.delete(id);
       if (rules.length > 0) this.#applied.set(id, rules);
-      yield;
     }
     return { gone, added };
   }
@@ -321,11 +334,11 @@ export class UserspaceDataplane implements Dataplane {
   }
 }
 
-/** Tables nat and filter as they are. */
-export async function readSaved(iptables: Iptables): Promise<SavedTable[]> {
-  const reader = saveReader();
-  for (const table of ['nat', 'filter'] as const) await iptables.save(table, (line) => reader.line(line));
-  return reader.tables;
+/** Those that have chains of ours. */
+const tablesRead = ['nat', 'filter'] as const;
+
+async function readSaved(iptables: Iptables, into: SavedRules): Promise<void> {
+  for (const table of tablesRead) await iptables.save(table, (line) => into.line(line));
 }
 
 function sameMaps<K, V>(a: ReadonlyMap<K, V>, b: ReadonlyMap<K, V>): boolean {

@@ -3,7 +3,7 @@
  * own words. Which iptables (nf_tables or legacy) is whatever PATH gives.
  */
 import type { Family } from '../../api/objects.ts';
-import { exitTimedOut, run, type RunResult } from '../exec.ts';
+import { exitTimedOut, run as runHere, type RunResult } from '../exec.ts';
 import { SpareProgram } from '../spareProgram.ts';
 import { lockWaitSeconds, parseVersion, type Features } from './features.ts';
 
@@ -16,6 +16,8 @@ export interface IptablesOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Program names where they are not `iptables` / `ip6tables`: e.g. `iptables-legacy`. */
   readonly program?: string;
+  /** How programs are started; default `run` of exec.ts. */
+  readonly run?: typeof runHere;
 }
 
 /** iptables or iptables-restore failed. `message` has the program's own words. */
@@ -59,6 +61,7 @@ export class Iptables {
   readonly features: Features;
   readonly #program: string;
   readonly #options: IptablesOptions;
+  readonly #run: typeof runHere;
   #spare: SpareProgram | undefined;
 
   private constructor(family: Family, program: string, features: Features, options: IptablesOptions) {
@@ -66,12 +69,13 @@ export class Iptables {
     this.features = features;
     this.#program = program;
     this.#options = options;
+    this.#run = options.run ?? runHere;
   }
 
   /** Asks the program for its version. A program that cannot say leaves all features off; later commands then fail on their own. */
   static async open(family: Family, options: IptablesOptions = {}): Promise<Iptables> {
     const program = options.program ?? (family === 'IPv6' ? 'ip6tables' : 'iptables');
-    const answer = await run(
+    const answer = await (options.run ?? runHere)(
       [...(options.prefix ?? []), program, '--version'],
       options.env === undefined ? {} : { env: options.env },
     );
@@ -173,7 +177,7 @@ export class Iptables {
       if (line.startsWith('# Table ') && line.includes('incompatible')) refusal = line.slice(2);
       onLine(line);
     };
-    const result = await when(() => run(argv, { ...this.#env(), onLine: take }));
+    const result = await when(() => this.#run(argv, { ...this.#env(), onLine: take }));
     if (result.code !== 0 || refusal !== '') {
       throw new IptablesError(`${this.#program}-save ${options.join(' ')}`, { ...result, stdout: refusal });
     }
@@ -189,13 +193,16 @@ export class Iptables {
       this.family,
       async () =>
         await (spare?.run({ input: document }) ??
-          run(this.#restoreCommand(table), { ...this.#env(), input: document })),
+          this.#run(this.#restoreCommand(table), { ...this.#env(), input: document })),
     );
     if (result.code === 0) return;
     throw new IptablesError(
       `${this.#program}-restore`,
       result,
-      typeof document === 'string' ? linesAround(document, result.stdout + result.stderr) : '',
+      linesAround(
+        typeof document === 'string' ? document : Array.isArray(document) ? document.join('') : '',
+        result.stdout + result.stderr,
+      ),
     );
   }
 
@@ -227,7 +234,7 @@ export class Iptables {
 
   async #command(args: readonly string[]): Promise<RunResult> {
     const argv = [...this.#prefix(), this.#program, ...this.features.wait, ...args];
-    return await exclusive(this.family, async () => await run(argv, this.#env()));
+    return await exclusive(this.family, async () => await this.#run(argv, this.#env()));
   }
 
   #prefix(): readonly string[] {

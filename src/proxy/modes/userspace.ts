@@ -5,6 +5,7 @@ import { PortAllocator } from '../../dataplane/userspace/portAllocator.ts';
 import { openTcpConnections } from '../../dataplane/userspace/tcpConnection.ts';
 import { UserspaceDataplane } from '../../dataplane/userspace/userspaceDataplane.ts';
 import { Iptables } from '../../linux/iptables/iptables.ts';
+import { runAside } from '../../linux/runAside.ts';
 import type { ModeSupport } from '../dataplanes.ts';
 import { drainBeforeEnd } from '../drain.ts';
 import { collectAlone } from '../heap.ts';
@@ -31,7 +32,7 @@ export const userspaceMode: ModeSupport = {
       repairDrift: extras.repairDrift,
     };
     const sockets = processSockets(log);
-    if (!(await (await Iptables.open(options.family)).usable())) {
+    if (!(await (await Iptables.open(options.family, { run: runAside })).usable())) {
       const direct = new DirectDataplane(settings, { log, events, report, sockets });
       drainBeforeEnd(direct, openTcpConnections, log);
       return direct;

@@ -66,7 +66,7 @@ if (process.env[inside] === undefined) {
         fileURLToPath(import.meta.url),
       ];
       const env = { ...process.env, [inside]: pod, NODE_TEST_CONTEXT: '' };
-      const result = spawnSync('ip', argv, { encoding: 'utf8', timeout: 180_000, env });
+      const result = spawnSync('ip', argv, { encoding: 'utf8', timeout: 900_000, env });
       assert.equal(result.status, 0, result.stdout + result.stderr);
     } finally {
       removeNamespace(name);
@@ -143,14 +143,14 @@ async function cleanUp(): Promise<void> {
 async function askPod(host: string, port: number): Promise<string> {
   const script = `require('net').connect(${port}, '${host}').on('data', (d) => process.stdout.write(d)).on('error', (e) => process.stdout.write(e.code))`;
   const argv = ['netns', 'exec', process.env[inside] ?? '', process.execPath, '-e', script];
-  return (await promisify(execFile)('ip', argv, { timeout: 5000 })).stdout;
+  return (await promisify(execFile)('ip', argv, { timeout: 60_000 })).stdout;
 }
 
 /** What a client is told: the server's name and its own address as the server sees it, or how it failed. */
-function ask(host: string, port: number): Promise<string> {
+function ask(host: string, port: number, patience = 30_000): Promise<string> {
   return new Promise((resolve) => {
     const socket = connect({ host, port });
-    socket.setTimeout(1500, () => {
+    socket.setTimeout(patience, () => {
       socket.destroy();
       resolve('timeout');
     });
@@ -171,7 +171,7 @@ function askUDP(host: string, port: number): Promise<string> {
       socket.close();
       resolve(answer);
     };
-    const timer = setTimeout(() => end('timeout'), 1500);
+    const timer = setTimeout(() => end('timeout'), 30_000);
     socket.on('error', (error: NodeJS.ErrnoException) => end(error.code ?? 'error'));
     socket.on('message', (answer) => end(answer.toString()));
     socket.connect(port, host, () => socket.send('?'));
@@ -232,7 +232,7 @@ function kernelTests(): void {
         await to([web(family, one), web(family, one, 'UDP')]);
         assert.match(await ask(vip[family], 80), /^pod/);
         await to([]);
-        assert.doesNotMatch(await ask(vip[family], 80), /^pod/);
+        assert.doesNotMatch(await ask(vip[family], 80, 1500), /^pod/);
         await dataplane.stop();
         await cleanUp();
       });
@@ -362,7 +362,8 @@ function kernelTests(): void {
       new Promise((resolve) => client.once('data', (bytes) => resolve(bytes.toString())));
     client.write('one');
     assert.equal(await answer(), 'one');
-    assert.equal(openTcpConnections(), 1);
+    // Those of the tests before have ended or are about to.
+    await until(() => openTcpConnections() === 1, 'no other connection');
     dataplane.drain();
     assert.equal(await ask(vip.IPv4, 80), 'ECONNREFUSED');
     client.write('two');
@@ -436,7 +437,7 @@ function kernelTests(): void {
       ['IPv6', '::1'],
     ] as const) {
       const sockets = new SocketBudget(100, silentLogger);
-      const options = { family, log: silentLogger, sockets, report: () => undefined, udpIdleTimeout: 1000 };
+      const options = { family, log: silentLogger, sockets, report: () => undefined, udpIdleTimeout: 60_000 };
       const ports = new LocalhostNodePorts(options);
       const one = [endpoint(family, 0)];
       await ports.applyAll(makeTable([web(family, one), web(family, one, 'UDP')], family).routes);
@@ -454,12 +455,12 @@ function kernelTests(): void {
     await to(routes, true);
     assert.equal(resyncs.length, 0, 'its own addresses are no news');
     run('ip', 'addr', 'add', '192.0.2.11/32', 'dev', 'eth0');
-    await until(() => resyncs.length === 1, 'a new address to be seen');
+    await until(() => resyncs.length >= 1, 'a new address to be seen');
     assert.match(resyncs[0] ?? '', /addresses of this node changed/);
     await to(routes, true);
     assert.equal(await ask('192.0.2.11', 30080), 'pod0');
     run('ip', 'addr', 'del', '192.0.2.11/32', 'dev', 'eth0');
-    await until(() => resyncs.length === 2, 'an address that went to be seen');
+    await until(() => resyncs.length >= 2, 'an address that went to be seen');
     await to(routes, true);
     run('ip', 'addr', 'del', `${vip.IPv4}/32`, 'dev', 'lo');
     await until(() => reports.some(({ kind }) => kind === 'repaired'), 'the repair');

@@ -7,9 +7,15 @@ import type { Route } from '../../../src/services/types.ts';
 import { makeRoute } from '../iptables/routes.ts';
 import { dial, readAll, serve, until } from './support.ts';
 
-/** Free a moment ago; nobody else listens on this loopback address. */
+/** Ports that were free a moment ago; nobody else listens on this loopback address. */
 const host = '127.0.99.1';
-const port = 30080;
+const [port, otherPort] = await Promise.all([freePort(), freePort()]);
+
+async function freePort(): Promise<number> {
+  const { server, key } = await serve(() => undefined, host);
+  await new Promise((resolve) => server.close(resolve));
+  return Number(key.split(':')[1]);
+}
 
 function nodePorts(): { ports: LocalhostNodePorts; sockets: SocketBudget; errors: string[] } {
   const errors: string[] = [];
@@ -19,7 +25,7 @@ function nodePorts(): { ports: LocalhostNodePorts; sockets: SocketBudget; errors
     log: { ...silentLogger, error: (message) => void errors.push(message) },
     sockets,
     report: () => undefined,
-    udpIdleTimeout: 1000,
+    udpIdleTimeout: 60_000,
     host,
   });
   return { ports, sockets, errors };
@@ -65,10 +71,10 @@ test('a node port may move from one service port to another in one change', asyn
   await ports.apply([{ id: 'one', before: undefined, after: before }]);
   await ports.apply([
     { id: 'two', before: undefined, after: route([b.key], port, 'ns/two') },
-    { id: 'one', before, after: route([a.key], port + 1) },
+    { id: 'one', before, after: route([a.key], otherPort) },
   ]);
   assert.equal(await ask(port), 'b');
-  assert.equal(await ask(port + 1), 'a');
+  assert.equal(await ask(otherPort), 'a');
   assert.deepEqual(errors, []);
   ports.close();
   a.server.close();
@@ -82,10 +88,10 @@ test('a port that somebody else has costs itself alone', async () => {
   const { ports, errors, sockets } = nodePorts();
   await ports.apply([
     { id: 's', before: undefined, after: route([a.key]) },
-    { id: 't', before: undefined, after: route([a.key], port + 1) },
+    { id: 't', before: undefined, after: route([a.key], otherPort) },
   ]);
   assert.equal(errors.length, 1);
-  assert.equal(await ask(port + 1), 'a');
+  assert.equal(await ask(otherPort), 'a');
   other.ports.close();
   await ports.apply([{ id: 's', before: undefined, after: route([a.key]) }]);
   assert.equal(await ask(port), 'a');

@@ -27,7 +27,7 @@ export function makeContext(
     sockets: new SocketBudget(options.limit ?? 1000, silentLogger),
     refused: (why) => void refusals.push(why),
     mayDial: options.mayDial ?? (() => true),
-    udpIdleTimeout: options.udpIdleTimeout ?? 1000,
+    udpIdleTimeout: options.udpIdleTimeout ?? 60_000,
     refusals,
   };
 }
@@ -62,6 +62,13 @@ export async function serve(
   return { server, key: host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`, sockets };
 }
 
+/** Where nobody listens: others' listeners are on 127.0.0.1, so none can get the port that was given back here. */
+export async function deadEndpoint(): Promise<string> {
+  const { server, key } = await serve(() => undefined, '127.0.99.2');
+  await new Promise((resolve) => server.close(resolve));
+  return key;
+}
+
 export function dial(port: number, host = '127.0.0.1'): Socket {
   return connect({ host, port, allowHalfOpen: true });
 }
@@ -79,7 +86,7 @@ export function readAll(socket: Socket): Promise<string> {
 }
 
 /** Waits until it is true; throws after `patience` ms. */
-export async function until(isTrue: () => boolean, what: string, patience = 5000): Promise<void> {
+export async function until(isTrue: () => boolean, what: string, patience = 60_000): Promise<void> {
   const end = performance.now() + patience;
   while (!isTrue()) {
     if (performance.now() > end) throw new Error(`waited in vain for: ${what}`);
