@@ -3,6 +3,7 @@ import { commands } from './commands/index.ts';
 import { meant } from './config/spelling.ts';
 import { createLog } from './log/log.ts';
 import { versionLine } from './version.ts';
+import { programName } from './programName.ts';
 
 async function main(argv: string[]): Promise<number> {
   const [first, ...rest] = argv[0] === 'help' && argv[1] !== undefined ? [argv[1], '--help'] : argv;
@@ -32,8 +33,8 @@ function overview(): string {
   const list = shown.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}\n`).join('');
   return (
     `pointsman: a service proxy for Kubernetes nodes. ${versionLine()}\n\n` +
-    `Usage: pointsman COMMAND …, or pointsman [flags] for pointsman run [flags]\n\n${list}\n` +
-    'pointsman COMMAND --help says more about a command.\n'
+    `Usage: ${programName} COMMAND …, or ${programName} [flags] for ${programName} run [flags]\n\n${list}\n` +
+    `${programName} COMMAND --help says more about a command.\n`
   );
 }
 

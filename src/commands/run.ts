@@ -5,6 +5,7 @@ import { UsageError } from '../config/flags.ts';
 import { ConfigError, loadConfig, type LoadResult } from '../config/load.ts';
 import type { ProxyConfig } from '../config/types.ts';
 import { createLog, type Log } from '../log/log.ts';
+import { programName } from '../programName.ts';
 
 export async function run(argv: string[]): Promise<number> {
   let loaded: LoadResult;
@@ -53,7 +54,7 @@ function logConfiguration(config: ProxyConfig, log: Log): void {
 function refuse(error: unknown): number {
   if (error instanceof UsageError) {
     process.stderr.write(
-      `Error: ${error.message}\n\nUsage: pointsman run [flags]\nAll flags: pointsman run --help\n`,
+      `Error: ${error.message}\n\nUsage: ${programName} run [flags]\nAll flags: ${programName} run --help\n`,
     );
     return 1;
   }

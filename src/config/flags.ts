@@ -15,6 +15,7 @@ import {
 import { parsers, printers } from './flag-values.ts';
 import { edits } from './spelling.ts';
 import type { FlagValue } from './types.ts';
+import { programName } from '../programName.ts';
 
 /** A command line that cannot be understood. */
 export class UsageError extends Error {
@@ -133,7 +134,7 @@ function suggestion(name: string): string {
 }
 
 function flagCommand(): Command {
-  const command = new Command('pointsman run')
+  const command = new Command(`${programName} run`)
     .usage('[flags]')
     .description(
       'Runs the service proxy on this node, with the flags and the KubeProxyConfiguration of kube-proxy.\n' +

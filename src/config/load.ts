@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { checkReportedVersion, kubernetesVersion, versionLine, versionStructure } from '../version.ts';
 import { withPort } from './address.ts';
+import { inFlagWords } from './flagWords.ts';
 import { flagHelp, parseFlags, printFlags, UsageError, type ParsedFlags } from './flags.ts';
 import { completeForPlatform, splitClusterCIDR, withDefaults, type Settings } from './settings.ts';
 import type { ProxyConfig } from './types.ts';
@@ -13,10 +14,16 @@ export class ConfigError extends Error {
   override readonly name = 'ConfigError';
   /** One sentence each, with its field path; empty if the message says it all. */
   readonly problems: readonly string[];
+  /** The message for somebody who typed flags: those are named in place of fields. */
+  readonly asTyped: string;
 
-  constructor(message: string, options?: ErrorOptions & { readonly problems?: readonly string[] }) {
+  constructor(
+    message: string,
+    options?: ErrorOptions & { readonly problems?: readonly string[]; readonly asTyped?: string },
+  ) {
     super(message, options);
     this.problems = options?.problems ?? [];
+    this.asTyped = options?.asTyped ?? message;
   }
 }
 
@@ -38,7 +45,8 @@ export async function loadConfig(argv: readonly string[]): Promise<LoadResult> {
   if (version === 'true') return { kind: 'text', text: `${versionLine()}\n` };
   if (version === 'raw') return { kind: 'text', text: `${versionStructure()}\n` };
   const { settings, warnings } = await settle(flags);
-  const notices = settings.mode === '' ? ['Using iptables proxy'] : [];
+  // Nothing is proxied by a clean-up, which is of all modes.
+  const notices = settings.mode === '' && !flags.values.cleanup ? ['Using iptables proxy'] : [];
   completeForPlatform(settings);
   setHostname(settings, flags);
   refuseInvalid(settings, flags);
@@ -171,7 +179,11 @@ function refuseInvalid(settings: Settings, flags: ParsedFlags): void {
   if (problems.length === 0) return;
   const step = others.length > 0 ? 'failed validate' : 'initialize logging';
   const joined = problems.length === 1 ? problems[0] : `[${problems.join(', ')}]`;
-  throw new ConfigError(`${step}: ${joined}`, { problems });
+  const asTyped =
+    flags.values.config === ''
+      ? { asTyped: problems.map((problem) => inFlagWords(problem, settings.mode)).join('; ') }
+      : {};
+  throw new ConfigError(`${step}: ${joined}`, { problems, ...asTyped });
 }
 
 function finish(settings: Settings, flags: ParsedFlags, notices: string[], warnings: string[]): ProxyConfig {

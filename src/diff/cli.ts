@@ -26,16 +26,17 @@ import { chains as userspaceChains } from '../dataplane/userspace/names.ts';
 import { diffIpvs } from './ipvsDiff.ts';
 import type { KernelState } from './kernel.ts';
 import { diffUserspace, userspaceNote } from './userspaceDiff.ts';
+import { programName } from '../programName.ts';
 
-const help = `Usage: pointsman diff [-f PATH ... | --kubeconfig FILE | --socket-path PATH] [flags]
+const help = `Usage: ${programName} diff [-f PATH ... | --kubeconfig FILE | --socket-path PATH] [flags]
 
 Compares what a node's proxy wants with what the kernel has: rule by rule and element by element, by what they do. Run it
 on the node, as root (or in its network namespace). Then it says who else has rules where Service traffic passes.
 Without -f and --kubeconfig, the daemon of this node says what it wants.
 
-  pointsman diff
-  pointsman diff --mode nftables --node node-1 --kubeconfig /etc/kubernetes/admin.conf
-  pointsman diff --node node-1 -f manifests.yaml --saved dump.txt     (no root: against saved rules)
+  ${programName} diff
+  ${programName} diff --mode nftables --node node-1 --kubeconfig /etc/kubernetes/admin.conf
+  ${programName} diff --node node-1 -f manifests.yaml --saved dump.txt     (no root: against saved rules)
 
   - is what the kernel has, + what is wanted. What history decides is not compared: order in maps, handles, slots.
 

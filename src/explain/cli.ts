@@ -15,6 +15,7 @@ import { dependence } from './outcome.ts';
 import { printExplanation } from './output/terminal.ts';
 import { readDumps, readFlows } from './sources/dump.ts';
 import { isThisMachine, readObjects } from './sources/objects.ts';
+import { programName } from '../programName.ts';
 
 interface CommandOutput extends Output {
   readonly colour: boolean;
@@ -26,14 +27,14 @@ const standardOutput: CommandOutput = {
   colour: process.stdout.isTTY && process.env['NO_COLOR'] === undefined,
 };
 
-const help = `Usage: pointsman explain [FROM →] TO [flags]          (also FROM to TO, FROM TO, or --from FROM --to TO)
+const help = `Usage: ${programName} explain [FROM →] TO [flags]          (also FROM to TO, FROM TO, or --from FROM --to TO)
 
 Follows a packet through the rules of a node and says where it goes, and why.
 
-  pointsman explain -f manifests.yaml --from outside --to 172.31.0.11:30777
-  pointsman explain -f manifests.yaml default/frontend-7d9 → shop/checkout:http
-  pointsman explain --dump rules.txt --from 10.244.1.5 --to 10.96.0.10:53 --proto udp
-  pointsman explain 10.96.0.10:443                       (on a node: what its daemon wants, and its kernel's rules)
+  ${programName} explain -f manifests.yaml --from outside --to 172.31.0.11:30777
+  ${programName} explain -f manifests.yaml default/frontend-7d9 → shop/checkout:http
+  ${programName} explain --dump rules.txt --from 10.244.1.5 --to 10.96.0.10:53 --proto udp
+  ${programName} explain 10.96.0.10:443                       (on a node: what its daemon wants, and its kernel's rules)
 
 Packet:
   --from FROM           pod/NAMESPACE/NAME, an address, node, localhost, outside (default)

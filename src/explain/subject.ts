@@ -8,6 +8,7 @@ import { endpointsOfPod } from './podAddresses.ts';
 import type { Catalog, PodInfo, ServiceInfo } from './catalog.ts';
 import { formatPlace, type Origin, type Packet } from './packet.ts';
 import type { World } from './world.ts';
+import { programName } from '../programName.ts';
 
 export interface Question {
   /** `pod/NS/NAME`, a name, an address, `node`, `localhost`, `outside` */
@@ -135,7 +136,7 @@ export function findTarget(
   }
   if (port === undefined && ports.length === 0 && number === undefined) {
     const of = asked === undefined || info.ports.length === 0 ? '' : ` of ${asked}`;
-    throw new Error(`--to: Service ${name} has no usable port${of}: pointsman render --check says why`);
+    throw new Error(`--to: Service ${name} has no usable port${of}: ${programName} render --check says why`);
   }
   if (port === undefined && number === undefined) {
     const list = info.ports.map((one) => `${one.name || one.port} (${one.port}/${one.protocol})`).join(', ');

@@ -2,13 +2,14 @@
 import { Command, CommanderError } from 'commander';
 import { clusterCommands } from './cluster/commands.ts';
 import { runCommand } from './scenario/runCommand.ts';
+import { programName } from '../programName.ts';
 
 export async function runLab(argv: readonly string[]): Promise<number> {
   let code = 0;
   const setExit = (value: number): void => {
     code = value;
   };
-  const program = new Command('pointsman lab')
+  const program = new Command(`${programName} lab`)
     .description('a small cluster in network namespaces on this machine')
     .exitOverride();
   program.enablePositionalOptions();

@@ -28,7 +28,7 @@ import { createMetrics, type DaemonMetrics } from './daemonMetrics.ts';
 import { loadMode, type ModeSupport } from './dataplanes.ts';
 import { Families } from './families.ts';
 import { shrinkHeap } from './heap.ts';
-import { leftoversRemovedBy } from './leftovers.ts';
+import { leftovers, leftoversRemovedBy } from './leftovers.ts';
 import { NodeEvents } from './nodeEvents.ts';
 import { NodeState, samePodCIDRs } from './nodeState.ts';
 import { ProxyHealth } from './proxyHealth.ts';
@@ -45,6 +45,7 @@ export async function runProxy(config: ProxyConfig, log: DaemonLog): Promise<num
   if (config.cleanup) {
     if (!mayAdministerNetwork())
       throw new Error('--cleanup: only root (CAP_NET_ADMIN) may remove rules; nothing was removed');
+    log.info('Removing the rules of all modes', { modes: leftovers.map(({ mode }) => mode) });
     return (await removeLeftovers(log)) ? 0 : 1;
   }
   const fileChange = configFileChange(config.configFile);

@@ -14,6 +14,7 @@ import type { ProxyConfig } from '../config/types.ts';
 import type { Mode } from '../dataplane/dataplane.ts';
 import type { NodeFlags, RuleConfig } from './node.ts';
 import type { ApiAccess } from './live.ts';
+import { programName } from '../programName.ts';
 
 export interface InputArguments {
   /** Files, folders, `-`; empty = a live cluster. */
@@ -140,7 +141,8 @@ async function inputsOf(
   if (mode !== '' && !modes.includes(mode))
     throw new UsageError(`--mode: "${mode}" is none of ${modes.join(', ')}`);
   const loaded = await loadConfig(mode === '' ? rest : [...rest, `--proxy-mode=${mode}`]);
-  if (loaded.kind === 'text') throw new UsageError('--version is a command of its own: pointsman version');
+  if (loaded.kind === 'text')
+    throw new UsageError(`--version is a command of its own: ${programName} version`);
   const { config } = loaded;
   const paths = given.get('filename') ?? [];
   return {

@@ -11,14 +11,15 @@ import { check } from './check.ts';
 import { printFinding } from './findings.ts';
 import { readInputs } from './inputs.ts';
 import { render } from './render.ts';
+import { programName } from '../programName.ts';
 
-const help = `Usage: pointsman render [-f PATH ...] [flags]
+const help = `Usage: ${programName} render [-f PATH ...] [flags]
 
 Prints the rules that the proxy of a node makes of Services and EndpointSlices, as iptables-restore or nft read them.
 No root, no kernel, and the same text every time.
 
-  pointsman render --mode nftables --node node-1 --cluster-cidr 10.244.0.0/16 -f manifests.yaml
-  kubectl get svc,endpointslices,nodes -A -o yaml | pointsman render --node node-1 -f -
+  ${programName} render --mode nftables --node node-1 --cluster-cidr 10.244.0.0/16 -f manifests.yaml
+  kubectl get svc,endpointslices,nodes -A -o yaml | ${programName} render --node node-1 -f -
 
 What to do:
   -o, --output DIR      write one file for each family into a folder instead
@@ -71,9 +72,10 @@ export async function runRender(
 
 /** Says what was wrong; 2 for mistakes of the command line, 1 for everything else. */
 export function refuse(error: unknown, command: string, io: CommandOutput): number {
-  const message = error instanceof Error ? error.message : String(error);
+  const message =
+    error instanceof ConfigError ? error.asTyped : error instanceof Error ? error.message : String(error);
   const usage = error instanceof UsageError || error instanceof ConfigError;
-  io.err(`Error: ${message}\n${usage ? `pointsman ${command} --help says more.\n` : ''}`);
+  io.err(`Error: ${message}\n${usage ? `${programName} ${command} --help says more.\n` : ''}`);
   return usage ? 2 : 1;
 }
 

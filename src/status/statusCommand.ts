@@ -20,6 +20,7 @@ import type { CountersDocument, StatusDocument } from './documents.ts';
 import { nothingFound } from './nothingFound.ts';
 import { changeLines, connectionLines, routeLines, routeTable, statusLines } from './text/statusText.ts';
 import { conntrackFill, kernelFacts, kernelLines } from './withoutDaemon.ts';
+import { programName } from '../programName.ts';
 
 interface StatusFlags {
   readonly socketPath?: string;
@@ -35,7 +36,7 @@ const changesShown = 5;
 
 export function runStatus(argv: readonly string[]): Promise<number> {
   let code = exitError;
-  const command = new Command('pointsman status')
+  const command = new Command(`${programName} status`)
     .description(
       'What the proxy of this node does: health, syncs, Services, endpoints, problems, the last changes.',
     )

@@ -21,6 +21,7 @@ import { nothingFound } from './nothingFound.ts';
 import { ratesBetween, sortings, type Counts, type Rates, type Sorting } from './rates.ts';
 import { connectionLines } from './text/statusText.ts';
 import { topLines, type TopHead } from './text/topText.ts';
+import { programName } from '../programName.ts';
 
 interface TopFlags {
   readonly socketPath?: string;
@@ -35,7 +36,7 @@ interface TopFlags {
 
 export function runTop(argv: readonly string[]): Promise<number> {
   let code = exitError;
-  const command = new Command('pointsman top')
+  const command = new Command(`${programName} top`)
     .description(
       'New connections per second by service port and endpoint, and what is refused, as it happens.',
     )

@@ -85,6 +85,20 @@ test('arguments pass unchanged; the name kube-proxy means run', () => {
   assert.deepEqual(JSON.parse(viaPath.stdout), ['run', ...words]);
 });
 
+test('the program is told how it was called, by its bare name where PATH has it', () => {
+  const home = installed('called');
+  writeFileSync(join(home, 'dist/main.js'), 'console.log(process.env.POINTSMAN_CALLED_AS);\n');
+  symlinkSync('pointsman', join(home, 'kube-proxy'));
+  const path = `${home}:${process.env['PATH']}`;
+  const called = (name: string, PATH = process.env['PATH']): string =>
+    spawnSync(name, { cwd: home, encoding: 'utf8', env: { ...process.env, PATH } }).stdout.trimEnd();
+  assert.equal(called('./pointsman'), './pointsman');
+  assert.equal(called('./pointsman', path), './pointsman');
+  assert.equal(called(join(home, 'pointsman')), join(home, 'pointsman'));
+  assert.equal(called('pointsman', path), 'pointsman');
+  assert.equal(called('./kube-proxy'), 'pointsman');
+});
+
 test('the launcher becomes the program: signals reach it, and there is no shell left', async () => {
   const home = installed('exec');
   writeFileSync(join(home, 'dist/main.js'), 'console.log(process.pid); setInterval(() => 0, 1000);');

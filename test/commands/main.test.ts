@@ -10,13 +10,18 @@ import { decodeFile } from '../../src/config/file.ts';
 import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
+const notRoot = process.getuid?.() === 0 ? false : 'namespaces need root';
 const folder = makeOwnedDirectory('main');
 after(() => rmSync(folder, { recursive: true }));
+
+/** As if installed, even where the tests themselves were started by the launcher. */
+const env = { ...process.env, POINTSMAN_CALLED_AS: '' };
 
 function pointsman(...argv: string[]): { status: number | null; stdout: string; stderr: string } {
   return spawnSync(process.execPath, ['--import', 'tsx', 'src/main.ts', ...argv], {
     cwd: root,
     encoding: 'utf8',
+    env,
   });
 }
 
@@ -35,6 +40,21 @@ test('without arguments, and with --help, it lists every command that is not hid
 test('flags without a command are run', () => {
   assert.equal(pointsman('--version').stdout, pointsman('run', '--version').stdout);
   assert.match(pointsman('--version').stdout, /^Kubernetes v1\.36\.2 \(pointsman v/);
+});
+
+test('usage lines name the program as the launcher was called', () => {
+  const called = (name: string, ...argv: string[]): string =>
+    spawnSync(process.execPath, ['--import', 'tsx', 'src/main.ts', ...argv], {
+      cwd: root,
+      encoding: 'utf8',
+      env: { ...process.env, POINTSMAN_CALLED_AS: name },
+    }).stdout;
+  for (const { name, hidden } of commands) {
+    if (hidden === true || name === 'version') continue;
+    assert.match(called('./pointsman', name, '--help'), new RegExp(`^Usage: \\./pointsman ${name}\\b`), name);
+  }
+  assert.match(called('./pointsman'), /^Usage: \.\/pointsman COMMAND/m);
+  assert.match(called('two words'), /^Usage: pointsman COMMAND/m);
 });
 
 test('an unknown command and an unknown flag end with 1 and a hint on stderr', () => {
@@ -83,6 +103,22 @@ test('--write-config-to writes a document that is read back, and ends with 0', (
   const failed = pointsman('--write-config-to', join(folder, 'none/out.yaml'));
   assert.equal(failed.status, 1);
   assert.match(failed.stderr, /"Error running ProxyServer" err="ENOENT.*\n.*"command failed" err="ENOENT/);
+});
+
+test('a flag that was typed is named where its value is refused', () => {
+  for (const [command = '', ...words] of [['render'], ['explain', '10.96.0.1:80'], ['diff']]) {
+    const { status, stderr } = pointsman(command, ...words, '-f', '/dev/null', '--cluster-cidr', '10.0.0/8');
+    assert.equal(status, 2, command);
+    assert.match(stderr, /^Error: --cluster-cidr: Invalid value: "10\.0\.0\/8": must be a valid CIDR block /);
+  }
+});
+
+test('--cleanup says what it does, and nothing of a mode to be used', { skip: notRoot }, () => {
+  const argv = ['--net', process.execPath, '--import', 'tsx', 'src/main.ts', 'run', '--cleanup'];
+  const { status, stderr } = spawnSync('unshare', argv, { cwd: root, encoding: 'utf8' });
+  assert.equal(status, 0, stderr);
+  assert.match(stderr, /"Removing the rules of all modes" modes=.*iptables.*ipvs.*nftables.*userspace/);
+  assert.doesNotMatch(stderr, /Using iptables proxy/);
 });
 
 /** Writes more than a pipe takes at once: 3,000 findings. */

@@ -1,6 +1,7 @@
 /** The demo, as a user starts it: what it claims to show, it shows, and it leaves nothing behind. */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { buildProgram } from '../scenarios/support.ts';
@@ -28,3 +29,32 @@ test('both stories hold', () => {
     [],
   );
 });
+
+for (const [when, shown] of [
+  ['while the cluster is made', /A cluster of two nodes/],
+  ['in the middle of a story', /Story 2/],
+] as const) {
+  test(`Ctrl-C ${when} ends it with 130, and everything goes`, async () => {
+    // A process group of its own, as a terminal makes one: the signal goes to all in it.
+    const child = spawn(node, [program, 'demo'], { detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+    const pid = child.pid ?? assert.fail('it did not start');
+    let said = '';
+    const closed = once(child, 'close');
+    await new Promise<void>((resolve, reject) => {
+      child.stdout.setEncoding('utf8').on('data', (text: string) => {
+        said += text;
+        if (shown.test(said)) resolve();
+      });
+      child.stderr.setEncoding('utf8').on('data', (text: string) => (said += text));
+      void closed.then(() => reject(new Error(`it ended by itself: ${said}`)));
+    });
+    process.kill(-pid, 'SIGINT');
+    assert.deepEqual(await closed, [130, null], said);
+    assert.match(said, /\n\nStopped; everything is removed again\.\n$/);
+    assert.doesNotMatch(said, /rror|NOT AS|could not/);
+    const left = readdirSync('/run/netns').filter((name) => name.startsWith(`pml-${pid}-`));
+    assert.deepEqual(left, []);
+    const files = readdirSync('/run/pointsman-lab').filter((name) => new RegExp(`^${pid}\\b`).test(name));
+    assert.deepEqual(files, []);
+  });
+}

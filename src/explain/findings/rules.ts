@@ -6,6 +6,7 @@ import { isOurs, ownerOf } from '../owner.ts';
 import { listenerOf, processBase } from '../userspace/relay.ts';
 import type { Report } from './finding.ts';
 import { names, percent } from './words.ts';
+import { programName } from '../../programName.ts';
 
 export function foreignRules(
   { decision, failedAttempts }: Case,
@@ -162,7 +163,7 @@ export function goneEndpoints(given: Case, outcomes: readonly Outcome[], report:
       'cause',
       'rules_missing',
       `The rules do not translate the packet, though Service ${route.port.namespace}/${route.port.service} has endpoints: rules are missing.`,
-      'Is the proxy running? pointsman diff shows what is missing.',
+      `Is the proxy running? ${programName} diff shows what is missing.`,
     );
   } else if (
     decision?.kind === 'endpoint' &&

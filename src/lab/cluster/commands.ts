@@ -21,6 +21,7 @@ import {
   writeState,
   type LabState,
 } from './state.ts';
+import { programName } from '../../programName.ts';
 
 interface LabFlags {
   readonly name: string;
@@ -45,7 +46,7 @@ function mustRun(lab: string): LabState {
   const state = readState(lab);
   if (state !== undefined) return state;
   const what = lab === defaultLab ? 'no lab is up' : `no lab "${lab}" is up`;
-  throw new Error(`${what}; start one with: pointsman lab up${named(lab)}`);
+  throw new Error(`${what}; start one with: ${programName} lab up${named(lab)}`);
 }
 
 function labName(text: string): string {
@@ -87,7 +88,7 @@ async function up(flags: UpFlags): Promise<number> {
   const lab = named(flags.name);
   if (readState(flags.name) !== undefined)
     throw new Error(
-      `a lab is up already; end it with: pointsman lab down${lab}, or give this one a --name of its own`,
+      `a lab is up already; end it with: ${programName} lab down${lab}, or give this one a --name of its own`,
     );
   if (process.getuid?.() !== 0)
     throw new Error('the lab makes network namespaces, which only root may do: run it as root');
@@ -127,11 +128,11 @@ async function up(flags: UpFlags): Promise<number> {
   }
   process.stdout.write(
     `The lab is up. Try:\n` +
-      `  pointsman lab kubectl${lab} create deployment web --image=web --port=8080 --replicas=3\n` +
-      `  pointsman lab kubectl${lab} expose deployment web --port=80 --target-port=8080\n` +
-      `  pointsman lab kubectl${lab} get pods,services,endpointslices -o wide\n` +
-      `  pointsman lab exec${lab} node-1 -- iptables-save -t nat\n` +
-      `  pointsman lab down${lab}\n`,
+      `  ${programName} lab kubectl${lab} create deployment web --image=web --port=8080 --replicas=3\n` +
+      `  ${programName} lab kubectl${lab} expose deployment web --port=80 --target-port=8080\n` +
+      `  ${programName} lab kubectl${lab} get pods,services,endpointslices -o wide\n` +
+      `  ${programName} lab exec${lab} node-1 -- iptables-save -t nat\n` +
+      `  ${programName} lab down${lab}\n`,
   );
   return 0;
 }
@@ -185,7 +186,7 @@ function exec(where: string, argv: readonly string[], { name }: LabFlags): numbe
   const namespace = known.includes(where) ? where : podNamespace(where);
   if (!existsSync(`/run/netns/${state.prefix}${namespace}`))
     throw new Error(
-      `there is no Pod "${where}"; there are ${known.join(', ')}, and the Pods of: pointsman lab kubectl${named(name)} get pods -A`,
+      `there is no Pod "${where}"; there are ${known.join(', ')}, and the Pods of: ${programName} lab kubectl${named(name)} get pods -A`,
     );
   return inLab(state, namespace, command);
 }

@@ -1,5 +1,6 @@
 /** `pointsman demo`: sets up a cluster of two nodes on this machine and plays two stories of Service networking in it. */
 import { spawnSync } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { checkoutScript } from '../cluster/kubectl.ts';
 import { LabCluster } from '../cluster/labCluster.ts';
 import { sweepNamespaces } from '../net/namespaces.ts';
@@ -16,6 +17,20 @@ function say(line = ''): void {
   process.stdout.write(`${line}\n`);
 }
 
+/** A terminal sends Ctrl-C to all that run in it: the end of a child may be noticed before the signal is. */
+function signalsHandled(): Promise<void> {
+  return sleep(10);
+}
+
+/** The lab's namespaces, and the processes in them, go when this process exits. */
+function endOnSignals(): void {
+  for (const [signal, code] of Object.entries({ SIGINT: 130, SIGTERM: 143, SIGHUP: 129 }))
+    process.once(signal, () => {
+      process.on('exit', () => say('\nStopped; everything is removed again.'));
+      process.exit(code);
+    });
+}
+
 /** Resolves to the exit code: 0 all held, 1 something did not, 2 the cluster could not be set up. */
 export async function runDemo(): Promise<number> {
   if (process.getuid?.() !== 0) {
@@ -24,7 +39,11 @@ export async function runDemo(): Promise<number> {
     );
     return 2;
   }
-  if (!preparePackages()) return 2;
+  endOnSignals();
+  if (!preparePackages()) {
+    await signalsHandled();
+    return 2;
+  }
   sweepNamespaces();
   const begin = performance.now();
   let cluster: LabCluster | undefined;
@@ -38,7 +57,7 @@ export async function runDemo(): Promise<number> {
       mode: 'iptables',
       iptables: undefined,
       proxyCommand: undefined,
-      onError: (message, error) => say(`  (${message}: ${String(error)})`),
+      onError: (message, error) => void signalsHandled().then(() => say(`  (${message}: ${String(error)})`)),
     });
     say(`Up after ${((performance.now() - begin) / 1000).toFixed(1)} s.`);
     say();
@@ -47,6 +66,7 @@ export async function runDemo(): Promise<number> {
     say(`All of it held. ${((performance.now() - begin) / 1000).toFixed(0)} s; everything is removed again.`);
     return 0;
   } catch (error) {
+    await signalsHandled();
     say();
     if (error instanceof DemoFailure) {
       say(`NOT AS IT SHOULD BE: ${error.message}`);
