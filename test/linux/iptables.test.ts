@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -206,24 +207,28 @@ for (const program of ['iptables-nft', 'iptables-legacy']) {
 test('a lock held by another process is waited for, and then named', async () => {
   const namespace = makeNamespace();
   const lock = `/tmp/${namespace}.lock`;
-  const hold = (seconds: number): ReturnType<typeof spawn> =>
-    spawn('flock', ['--no-fork', lock, 'sleep', String(seconds)]);
-  const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-  const holders: ReturnType<typeof spawn>[] = [];
+  const holders = new Set<ReturnType<typeof spawn>>();
+  const hold = async (): Promise<ReturnType<typeof spawn>> => {
+    const holder = spawn('flock', ['--no-fork', lock, 'sh', '-c', 'echo held; exec sleep 600']);
+    holders.add(holder);
+    await once(holder.stdout, 'data');
+    return holder;
+  };
   try {
     const iptables = await Iptables.open('IPv4', {
       prefix: ['ip', 'netns', 'exec', namespace],
       env: { XTABLES_LOCKFILE: lock },
       program: 'iptables-legacy',
     });
-    holders.push(hold(1));
-    await pause(200);
-    const begun = performance.now();
-    await iptables.restore('*nat\n:KUBE-X - [0:0]\nCOMMIT\n');
-    assert.ok(performance.now() - begun > 500);
+    const holder = await hold();
+    let done = false;
+    const restored = iptables.restore('*nat\n:KUBE-X - [0:0]\nCOMMIT\n').then(() => (done = true));
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    assert.equal(done, false);
+    holder.kill();
+    await restored;
     assert.match(inNamespace(namespace, ['iptables-legacy-save', '-t', 'nat']), /:KUBE-X/);
-    holders.push(hold(30));
-    await pause(200);
+    await hold();
     await assert.rejects(
       iptables.restore('*nat\n:KUBE-Y - [0:0]\nCOMMIT\n'),
       (error: unknown) =>

@@ -23,8 +23,11 @@ function sendDatagrams(address: string): void {
   assert.equal(status, 0, stderr.toString());
 }
 
-async function settled(): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, 100));
+/** Waits until it has been told, and a little for what should not come after it. */
+async function told(hasAll: () => boolean): Promise<void> {
+  const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 50));
+  for (let i = 0; i < 600 && !hasAll(); i++) await pause();
+  await pause();
 }
 
 for (const [family, address, table] of [
@@ -45,7 +48,7 @@ for (const [family, address, table] of [
     );
     try {
       sendDatagrams(address);
-      await settled();
+      await told(() => events.some(({ chain, type }) => chain === 'last' && type === 'policy'));
     } finally {
       stop();
     }
@@ -94,7 +97,7 @@ test('packets that are logged to a group come with their prefix', async () => {
     // One program a group.
     assert.throws(() => enter(() => watchLog(3, () => undefined, assert.fail)), /EPERM/);
     sendDatagrams('127.0.0.9');
-    await settled();
+    await told(() => logged.length > 0);
   } finally {
     stop();
   }
@@ -126,7 +129,7 @@ test('connections are told when they begin', async () => {
   );
   try {
     sendDatagrams('127.0.0.10');
-    await settled();
+    await told(() => entries.some(({ original }) => original.destination === '127.0.0.10'));
   } finally {
     stop();
   }

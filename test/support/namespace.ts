@@ -1,9 +1,14 @@
 /**
  * Network namespaces for tests: unique names (`pmt-<pid>-<n>`), removed on exit; those of test processes that
  * crashed are swept when the next test starts.
+ *
+ * iptables' lock is one for all namespaces, and a command without `-w` fails while another holds it: each test process
+ * that has namespaces gives its commands a lock of their own (`pmt-<pid>.lock`).
  */
 import { execFileSync, type ExecFileSyncOptions } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 
 const prefix = 'pmt-';
 let count = 0;
@@ -12,9 +17,16 @@ const mine = new Set<string>();
 
 function sweep(): void {
   swept = true;
+  const lock = join(tmpdir(), `${prefix}${process.pid}.lock`);
+  process.env['XTABLES_LOCKFILE'] ??= lock;
   process.on('exit', () => {
     for (const name of mine) removeNamespace(name);
+    rmSync(lock, { force: true });
   });
+  for (const name of readdirSync(tmpdir())) {
+    const [, pid] = /^pmt-(\d+)\.lock$/.exec(name) ?? [];
+    if (pid !== undefined && !existsSync(`/proc/${pid}`)) rmSync(join(tmpdir(), name), { force: true });
+  }
   if (!existsSync('/run/netns')) return;
   for (const name of readdirSync('/run/netns')) {
     const pid = name.startsWith(prefix) ? name.split('-')[1] : undefined;

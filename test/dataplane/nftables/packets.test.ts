@@ -25,7 +25,8 @@ const context: ProbeContext = {
     from === 'client' ? from : from.startsWith('node/') ? from.slice(5) : `pod-${from.slice(4)}`,
   nameOfAddress: (ip) =>
     nodeOwnAddresses(network.node('node-1')).includes(ip) ? 'node-ip/node-1' : `other/${ip}`,
-  timeFactor: 1,
+  // Eight seconds for an answer: this machine may have other things to do.
+  timeFactor: 10,
 };
 const node = network.namespaces.fullName('node-1');
 const worlds: World[] = [];
@@ -40,6 +41,13 @@ interface Result {
   readonly backends: readonly string[];
   readonly counts: Readonly<Record<string, number>>;
   readonly source: string;
+}
+
+async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  for (let i = 0; !(await holds()); i++) {
+    if (i === 300) assert.fail(`waited in vain for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
 }
 
 async function dial(from: string, to: string, count: number, src?: string): Promise<Result> {
@@ -101,6 +109,9 @@ function makeWorld(family: 'IPv4' | 'IPv6'): World {
   worlds.push(world);
   return world;
 }
+
+/** Connections of which chance sends none to one of two endpoints less often than once in 10¹⁰ runs of all lines. */
+const draws = 40;
 
 function exampleRoutes(p: Places) {
   const { endpoint } = p;
@@ -186,7 +197,7 @@ for (const family of ['IPv4', 'IPv6'] as const) {
       rows.map(async ([from, to, expected, src]) => {
         const what = `${from}${src === undefined ? '' : ` (${src})`} → ${to}`;
         const answers = typeof expected !== 'string';
-        const result = await dial(from, to, answers ? 16 : 1, src);
+        const result = await dial(from, to, answers ? draws : 1, src);
         if (!answers) return assert.equal(result.outcome, expected, what);
         assert.equal(result.outcome, 'ok', what);
         assert.deepEqual(result.backends, expected[0], what);
@@ -258,11 +269,13 @@ for (const family of ['IPv4', 'IPv6'] as const) {
     await driver.to(makeTable([], family));
     assert.equal(clients(), 0);
 
-    await driver.to(route(1, ...rest));
-    await dial('client', at(vip(20), 80), 2, p.client(2));
-    assert.equal(clients(), 1);
-    await new Promise((resolve) => setTimeout(resolve, 1300));
-    assert.equal(clients(), 0);
+    // It may be forgotten before it is looked for; some time it is not.
+    await driver.to(route(2, ...rest));
+    await until('a client to be remembered', async () => {
+      await dial('client', at(vip(20), 80), 2, p.client(2));
+      return clients() === 1;
+    });
+    await until('it to be forgotten', () => clients() === 0);
     await driver.to(makeTable([], family));
     await driver.dataplane.stop();
   });
@@ -277,11 +290,11 @@ test('every endpoint gets its share, whatever part of its size class is in use',
     await driver.to(
       makeTable([makeRoute({ name: 'default/even', clusterIP: p.vip(30), port: 80, endpoints })]),
     );
-    const { counts } = await dial('pod/c', p.at(p.vip(30), 80), 100 * count);
-    // Five standard deviations of a share of 100.
+    const { counts } = await dial('pod/c', p.at(p.vip(30), 80), 400 * count);
+    // Seven standard deviations; a slot too many or too few would make more.
     for (const { port } of ports.slice(0, count)) {
       const share = counts[`a:${port}`] ?? 0;
-      assert.ok(Math.abs(share - 100) < 50, `${count} endpoints: ${JSON.stringify(counts)}`);
+      assert.ok(Math.abs(share - 400) < 130, `${count} endpoints: ${JSON.stringify(counts)}`);
     }
   }
   await driver.dataplane.stop();

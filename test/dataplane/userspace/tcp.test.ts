@@ -288,8 +288,7 @@ test('descriptors run out: clients wait or are refused, and are served when some
   const root = new URL('../../../src', import.meta.url).pathname;
   const backend = await serve((socket) => void socket.pipe(socket));
   const script = `
-    import { dialTimeouts } from '../../../src/dataplane/userspace/tcpConnection.ts';
-import { TcpListener } from '${root}/dataplane/userspace/tcpListener.ts';
+    import { TcpListener } from '${root}/dataplane/userspace/tcpListener.ts';
     import { SocketBudget } from '${root}/dataplane/userspace/socketBudget.ts';
     import { silentLogger as log } from '${root}/log/logger.ts';
     const refused = (why) => console.log(why);
