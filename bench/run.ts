@@ -47,10 +47,10 @@ const root = new URL('..', import.meta.url).pathname;
 const plan: Plan = {
   services: Number(values.services),
   endpoints: Number(values.endpoints),
-  changes: Number(values.changes),
+  changes: values.mode === 'userspace' ? 0 : Number(values.changes),
   families: Number(values.families),
   startTimeout: Number(values['start-timeout']) * 1000,
-  rollingUpdate: !values['no-rolling-update'],
+  rollingUpdate: !values['no-rolling-update'] && values.mode !== 'userspace',
   restart: !values['no-restart'],
   connections: values.connections,
 };
@@ -80,9 +80,9 @@ function medianRun(results: readonly Result[]): Result {
 }
 
 const { mode } = values;
-if (mode !== 'iptables' && mode !== 'nftables') {
+if (mode !== 'iptables' && mode !== 'nftables' && mode !== 'userspace') {
   say(
-    `--mode ${mode}: the kernel's notices of rules tell the times, so that is iptables or nftables (bench/userspace.ts, bench/ipvs.ts)`,
+    `--mode ${mode}: the kernel's notices of rules tell the times, so that is iptables, nftables, or userspace (its start only: see bench/userspace.ts and bench/userspaceLoad.ts; bench/ipvs.ts)`,
   );
   process.exit(2);
 }

@@ -40,7 +40,7 @@ mode: ${mode}
 hostnameOverride: ${nodeName}
 clusterCIDR: 10.128.0.0/9
 clientConnection: {kubeconfig: ${join(this.directory, 'kubeconfig')}, contentType: application/vnd.kubernetes.protobuf}
-${mode}: {minSyncPeriod: ${minSyncPeriod}}
+${mode === 'userspace' ? 'iptables' : mode}: {minSyncPeriod: ${minSyncPeriod}}
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
 `,
     );

@@ -27,6 +27,8 @@ export interface ModeSupport {
   /** Kernel settings that need privileges; all that `--init-only` does besides conntrack's. Throws if one cannot be set. */
   prepare(context: Omit<DataplaneContext, 'events' | 'report'>): Promise<void>;
   create(context: DataplaneContext): Promise<Dataplane>;
+  /** Connections go through this process: after the first sync nothing may hold it up for long. It shrinks its heap itself. */
+  readonly carriesConnections?: true;
   /** Counters in the kernel that show up as metrics. */
   packetCounters?(): PacketCounters;
 }

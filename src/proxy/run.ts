@@ -91,9 +91,9 @@ export async function runProxy(config: ProxyConfig, log: DaemonLog): Promise<num
     rulesChanged: (note) => events.rulesChanged(note),
     // The new mode's rules are in force before what other modes have left goes.
     allSynced: () => {
-      void removeLeftovers(log, leftoversRemovedBy(config.mode)).finally(() =>
-        setTimeout(shrinkHeap, quiet).unref(),
-      );
+      void removeLeftovers(log, leftoversRemovedBy(config.mode)).finally(() => {
+        if (mode.carriesConnections !== true) setTimeout(shrinkHeap, quiet).unref();
+      });
     },
   };
   await prepareKernel(build);
@@ -149,7 +149,7 @@ async function connect(
     kubeconfig,
     master: config.master,
     log,
-    onExec: (observation) => metrics.observeExec(observation),
+    observe: (observation) => metrics.observeConnection(observation),
   });
   const userAgent = `kube-proxy/${config.reportedVersion} pointsman/${pointsmanVersion}`;
   return new ApiClient({

@@ -6,6 +6,7 @@
 import { readFileSync } from 'node:fs';
 import type { Family } from '../../api/objects.ts';
 import { run } from '../exec.ts';
+import { runAside } from '../runAside.ts';
 import { Iptables, type IptablesOptions, type Table } from './iptables.ts';
 
 export interface RuleHolder {
@@ -30,7 +31,9 @@ export async function ruleHolders(family: Family, options: IptablesOptions = {})
     if (one !== undefined && (await iptables.chainExists(one, 'OUTPUT')))
       holders.push({ iptables, current, tables });
   };
-  const current = await Iptables.open(family, options);
+  // Modes look for what is left while connections go through this process.
+  const aside = { run: runAside, ...options };
+  const current = await Iptables.open(family, aside);
   await look(current, true);
   if (options.program !== undefined) return holders;
   const base = family === 'IPv6' ? 'ip6tables' : 'iptables';
@@ -39,7 +42,7 @@ export async function ruleHolders(family: Family, options: IptablesOptions = {})
     if (current.features.version !== '' && current.features.backend === backend) continue;
     if (backend === 'legacy' && (await legacyTables(family, options.prefix ?? [], 'any')).length === 0)
       continue;
-    const other = await Iptables.open(family, { ...options, program: `${base}-${backend}` });
+    const other = await Iptables.open(family, { ...aside, program: `${base}-${backend}` });
     if (other.features.version !== '') await look(other, false);
   }
   return holders;

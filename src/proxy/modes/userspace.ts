@@ -1,5 +1,6 @@
 /** What the daemon has to know of userspace mode. */
 import { parsePortRange } from '../../config/portRange.ts';
+import type { Dataplane } from '../../dataplane/dataplane.ts';
 import { DirectDataplane } from '../../dataplane/userspace/directDataplane.ts';
 import { PortAllocator } from '../../dataplane/userspace/portAllocator.ts';
 import { openTcpConnections } from '../../dataplane/userspace/tcpConnection.ts';
@@ -8,7 +9,7 @@ import { Iptables } from '../../linux/iptables/iptables.ts';
 import { runAside } from '../../linux/runAside.ts';
 import type { ModeSupport } from '../dataplanes.ts';
 import { drainBeforeEnd } from '../drain.ts';
-import { collectAlone } from '../heap.ts';
+import { collectAlone, shrinkHeap } from '../heap.ts';
 import { processSockets } from '../socketBudget.ts';
 import { kernelHasIPv6 } from './iptables.ts';
 
@@ -20,6 +21,8 @@ export const userspaceMode: ModeSupport = {
   usable: (family) => Promise.resolve(family === 'IPv4' || kernelHasIPv6()),
 
   prepare: () => Promise.resolve(),
+
+  carriesConnections: true,
 
   async create({ config, options, events, report, log }) {
     const { extras, bindAddress, portRange } = config;
@@ -35,13 +38,32 @@ export const userspaceMode: ModeSupport = {
     if (!(await (await Iptables.open(options.family, { run: runAside })).usable())) {
       const direct = new DirectDataplane(settings, { log, events, report, sockets });
       drainBeforeEnd(direct, openTcpConnections, log);
-      return direct;
+      return shrunkBefore(direct);
     }
     const range = parsePortRange(portRange);
     // Validation refuses what is invalid.
     const ports = new PortAllocator(range === 'invalid' ? undefined : range);
     const dataplane = new UserspaceDataplane(settings, { log, events, report, sockets, ports });
     drainBeforeEnd(dataplane, openTcpConnections, log);
-    return dataplane;
+    return shrunkBefore(dataplane);
   },
 };
+
+let shrunk = false;
+
+/** What the start has left behind is collected before the first client is served: later, all connections would wait for it. */
+function shrunkBefore(dataplane: Dataplane): Dataplane {
+  const { mode, family, counters } = dataplane;
+  return {
+    mode,
+    family,
+    counters,
+    start: () => dataplane.start(),
+    sync: (request) => {
+      if (!shrunk) shrinkHeap();
+      shrunk = true;
+      return dataplane.sync(request);
+    },
+    stop: () => dataplane.stop(),
+  };
+}
