@@ -6,9 +6,11 @@ import type { Dispatcher } from 'undici';
 import { silentLogger } from '../log/logger.ts';
 import type { Logger } from '../log/logger.ts';
 import { runExecPlugin } from './execPlugin.ts';
-import type { ExecCredential, ExecObservation } from './execPlugin.ts';
+import type { ExecCredential } from './execPlugin.ts';
 import { ConnectionError, parseKubeconfig } from './kubeconfig.ts';
 import type { ClusterAccess, Source } from './kubeconfig.ts';
+import { timedLookup } from './observation.ts';
+import type { Observe } from './observation.ts';
 import { proxyFromEnvironment } from './proxyEnvironment.ts';
 
 export { ConnectionError } from './kubeconfig.ts';
@@ -25,8 +27,7 @@ export interface ConnectionOptions {
   readonly readFile?: (path: string) => string;
   readonly log?: Logger;
   readonly timings?: Partial<ConnectionTimings>;
-  /** Told of calls to an exec plugin and of the certificates it gives. */
-  readonly onExec?: (observation: ExecObservation) => void;
+  readonly observe?: Observe;
 }
 
 /** All in milliseconds. */
@@ -58,7 +59,7 @@ export async function loadConnection(options: ConnectionOptions): Promise<Connec
   const log = options.log ?? silentLogger;
   const timings = { ...defaultTimings, ...options.timings };
   const access = resolveAccess(options, env, readFile, log);
-  const connection = new Connection(access, env, readFile, log, timings, options.onExec);
+  const connection = new Connection(access, env, readFile, log, timings, options.observe);
   await connection.headers();
   return connection;
 }
@@ -172,6 +173,16 @@ interface TlsMaterial {
   readonly key: string | undefined;
 }
 
+/** A file that is there, and holds no certificate. */
+class NoCertificate extends ConnectionError {
+  readonly reason: 'empty' | 'ca_parse_error';
+
+  constructor(message: string, reason: NoCertificate['reason']) {
+    super(message);
+    this.reason = reason;
+  }
+}
+
 /** One server and one identity: hands out connections and the headers that say who we are. */
 export class Connection {
   readonly access: ClusterAccess;
@@ -184,7 +195,7 @@ export class Connection {
   private readonly readFile: (path: string) => string;
   private readonly log: Logger;
   private readonly timings: ConnectionTimings;
-  private readonly onExec: ((observation: ExecObservation) => void) | undefined;
+  private readonly observe: Observe | undefined;
   private agent: Dispatcher | undefined;
   private tls: TlsMaterial | undefined;
   private filesReadAt = 0;
@@ -198,7 +209,7 @@ export class Connection {
     readFile: (path: string) => string,
     log: Logger,
     timings: ConnectionTimings,
-    onExec: ((observation: ExecObservation) => void) | undefined,
+    observe: Observe | undefined,
   ) {
     const url = new URL(access.server);
     this.access = access;
@@ -209,7 +220,7 @@ export class Connection {
     this.readFile = readFile;
     this.log = log;
     this.timings = timings;
-    this.onExec = onExec;
+    this.observe = observe;
   }
 
   /** The headers that authenticate a request, with files re-read and plugins run again where they are due. @throws ConnectionError */
@@ -238,14 +249,15 @@ export class Connection {
   }
 
   dispatcher(): Dispatcher {
-    this.agent ??= this.createAgent();
-    return this.agent;
+    this.observe?.({ kind: 'transport', result: this.agent === undefined ? 'miss' : 'hit' });
+    if (this.agent === undefined) this.keep(this.createAgent());
+    return this.agent as Dispatcher;
   }
 
   /** New requests get new connections; those in use go on until they end. */
   renew(): void {
     const old = this.agent;
-    this.agent = undefined;
+    this.keep(undefined);
     old?.close().catch((error: unknown) => {
       this.log.info('Closing idle connections failed', { err: error }, 4);
     });
@@ -253,8 +265,29 @@ export class Connection {
 
   async close(): Promise<void> {
     const old = this.agent;
-    this.agent = undefined;
+    this.keep(undefined);
     await old?.destroy();
+  }
+
+  private keep(agent: Dispatcher | undefined): void {
+    this.agent = agent;
+    this.observe?.({ kind: 'transports', kept: agent === undefined ? 0 : 1 });
+  }
+
+  /** The certificate authority; what became of its file since the first time is observed. */
+  private readAuthority(): string | undefined {
+    const { ca } = this.access;
+    const { tls, observe } = this;
+    if (tls === undefined || ca === undefined || 'inline' in ca) return this.readSource(ca);
+    try {
+      const text = this.readSource(ca);
+      observe?.({ kind: 'authority', result: 'success', reason: text === tls.ca ? 'unchanged' : 'updated' });
+      return text;
+    } catch (error) {
+      const reason = error instanceof NoCertificate ? error.reason : 'read_error';
+      observe?.({ kind: 'authority', result: 'failure', reason });
+      throw error;
+    }
   }
 
   private readSource(source: Source | undefined): string | undefined {
@@ -272,7 +305,10 @@ export class Connection {
       );
     }
     if (!text.includes('-----BEGIN')) {
-      throw new ConnectionError(`${source.field} "${source.file}" is not PEM text`);
+      throw new NoCertificate(
+        `${source.field} "${source.file}" is not PEM text`,
+        text === '' ? 'empty' : 'ca_parse_error',
+      );
     }
     return text;
   }
@@ -284,7 +320,7 @@ export class Connection {
     try {
       if (access.tokenFile !== '') this.readToken(access.tokenFile);
       this.useTls({
-        ca: this.readSource(access.ca),
+        ca: this.readAuthority(),
         cert: this.readSource(access.clientCertificate),
         key: this.readSource(access.clientKey),
       });
@@ -336,7 +372,7 @@ export class Connection {
         ...(access.proxyUrl === '' ? {} : { 'proxy-url': access.proxyUrl }),
       },
       this.env,
-      this.onExec,
+      this.observe,
     ).finally(() => {
       this.running = undefined;
     });
@@ -353,14 +389,14 @@ export class Connection {
   private execKey = '';
 
   private certificateChanged(pem: string): void {
-    if (this.onExec === undefined) return;
+    if (this.observe === undefined) return;
     try {
       const replacedAge =
         this.execCert === ''
           ? undefined
           : (Date.now() - Date.parse(new X509Certificate(this.execCert).validFrom)) / 1000;
       const expires = pem === '' ? Infinity : Date.parse(new X509Certificate(pem).validTo);
-      this.onExec({ kind: 'certificate', expires, replacedAge });
+      this.observe({ kind: 'certificate', expires, replacedAge });
     } catch (error) {
       // Whether it can be used is for TLS to say; here it only cannot be measured.
       this.log.info('The client certificate of the exec plugin cannot be read', { err: error }, 4);
@@ -371,10 +407,12 @@ export class Connection {
     const { access, timings } = this;
     const cert = this.execCert === '' ? this.tls?.cert : this.execCert;
     const key = this.execCert === '' ? this.tls?.key : this.execKey;
+    const lookup = this.observe === undefined ? {} : { lookup: timedLookup(this.observe) };
     const tls = {
       keepAlive: true,
       keepAliveInitialDelay: timings.keepAlive,
       timeout: timings.connect,
+      ...lookup,
       rejectUnauthorized: !access.insecure,
       ...(this.tls?.ca === undefined ? {} : { ca: this.tls.ca }),
       ...(cert === undefined ? {} : { cert }),
@@ -395,6 +433,6 @@ export class Connection {
       const socks = { ...pool, requestTls: tls };
       return new Socks5ProxyAgent(proxy.replace('socks5h:', 'socks5:'), socks);
     }
-    return new ProxyAgent({ ...pool, uri: proxy, requestTls: tls });
+    return new ProxyAgent({ ...pool, uri: proxy, requestTls: tls, proxyTls: lookup });
   }
 }

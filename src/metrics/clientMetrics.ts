@@ -5,7 +5,7 @@
  */
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { RequestObservation } from '../cluster/apiClient.ts';
-import type { ExecObservation } from '../cluster/execPlugin.ts';
+import type { ConnectionObservation } from '../cluster/observation.ts';
 
 const durationBuckets = [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60];
 /** 64 bytes to 16 MiB */
@@ -38,6 +38,10 @@ export class ClientMetrics {
   private readonly execCalls: Counter<'code' | 'call_status'>;
   private readonly rotationAge: Histogram;
   private readonly timeToLive: Gauge;
+  private readonly resolver: Histogram<'host'>;
+  private readonly transports: Gauge;
+  private readonly transportCalls: Counter<'result'>;
+  private readonly authorityReloads: Counter<'result' | 'reason'>;
   /** Milliseconds since the epoch. */
   private certificateExpires = Infinity;
 
@@ -101,6 +105,30 @@ export class ClientMetrics {
       registers,
       collect: () => this.timeToLive.set((this.certificateExpires - Date.now()) / 1000),
     });
+    this.resolver = new Histogram({
+      name: 'rest_client_dns_resolution_duration_seconds',
+      help: '[ALPHA] DNS resolver latency in seconds. Broken down by host; there is none where the server is given by its address.',
+      labelNames: ['host'],
+      buckets: durationBuckets.filter((seconds) => seconds < 60),
+      registers,
+    });
+    this.transports = new Gauge({
+      name: 'rest_client_transport_cache_entries',
+      help: '[ALPHA] Number of sets of connections to the API server that are kept for requests to come.',
+      registers,
+    });
+    this.transportCalls = new Counter({
+      name: 'rest_client_transport_create_calls_total',
+      help: '[ALPHA] Number of times connections to the API server were asked for, partitioned by the result: hit (those that are kept), miss (new ones: the first time, other certificates).',
+      labelNames: ['result'],
+      registers,
+    });
+    this.authorityReloads = new Counter({
+      name: 'rest_client_transport_ca_reload_total',
+      help: '[ALPHA] Number of times the file of the certificate authority was looked at again, partitioned by result and reason (unchanged, updated; read_error, empty, ca_parse_error).',
+      labelNames: ['result', 'reason'],
+      registers,
+    });
   }
 
   observe(observation: RequestObservation): void {
@@ -124,12 +152,26 @@ export class ClientMetrics {
     }
   }
 
-  observeExec(observation: ExecObservation): void {
-    if (observation.kind === 'called') {
-      this.execCalls.inc({ code: String(observation.exitCode), call_status: observation.status });
-      return;
+  observeConnection(observation: ConnectionObservation): void {
+    switch (observation.kind) {
+      case 'called':
+        this.execCalls.inc({ code: String(observation.exitCode), call_status: observation.status });
+        break;
+      case 'certificate':
+        this.certificateExpires = observation.expires;
+        if (observation.replacedAge !== undefined) this.rotationAge.observe(observation.replacedAge);
+        break;
+      case 'resolved':
+        this.resolver.observe({ host: observation.host }, observation.seconds);
+        break;
+      case 'transport':
+        this.transportCalls.inc({ result: observation.result });
+        break;
+      case 'transports':
+        this.transports.set(observation.kept);
+        break;
+      case 'authority':
+        this.authorityReloads.inc({ result: observation.result, reason: observation.reason });
     }
-    this.certificateExpires = observation.expires;
-    if (observation.replacedAge !== undefined) this.rotationAge.observe(observation.replacedAge);
   }
 }

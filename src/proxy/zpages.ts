@@ -31,6 +31,9 @@ const component = 'kube-proxy';
 const warning =
   'Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.';
 
+/** The field is the format's; what runs here is not Go. */
+const goVersion = `none (Node.js ${process.version})`;
+
 const structuredForms: Readonly<Record<string, 'json' | 'yaml'>> = {
   'application/json': 'json',
   'application/yaml': 'yaml',
@@ -60,7 +63,7 @@ export function statuszText(facts: StatusFacts): string {
   const lines = [
     `Started: ${formatUnixDate(facts.startTime)}`,
     `Up: ${formatUptime(facts.now - facts.startTime)}`,
-    `Node version: ${process.version}`,
+    `Go version: ${goVersion}`,
     `Pointsman version: ${facts.version}`,
     `Binary version: ${facts.kubernetesVersion.replace(/^v/, '')}`,
     `Emulation version: ${minorVersion(facts.kubernetesVersion)}`,
@@ -77,7 +80,7 @@ export function statuszObject(facts: StatusFacts, version: string): object {
     metadata: { name: component },
     startTime: new Date(facts.startTime).toISOString().replace(/\.\d+Z$/, 'Z'),
     uptimeSeconds: Math.floor((facts.now - facts.startTime) / 1000),
-    goVersion: process.version,
+    goVersion,
     binaryVersion: facts.kubernetesVersion.replace(/^v/, ''),
     emulationVersion: minorVersion(facts.kubernetesVersion),
     paths: facts.paths,

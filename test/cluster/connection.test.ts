@@ -12,7 +12,7 @@ import { stringify } from 'yaml';
 import { ApiClient } from '../../src/cluster/apiClient.ts';
 import { loadConnection } from '../../src/cluster/connection.ts';
 import type { Connection, ConnectionOptions } from '../../src/cluster/connection.ts';
-import type { ExecObservation } from '../../src/cluster/execPlugin.ts';
+import type { ConnectionObservation } from '../../src/cluster/observation.ts';
 import { proxyFromEnvironment } from '../../src/cluster/proxyEnvironment.ts';
 import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { TestAuthority } from './support/certificates.ts';
@@ -197,6 +197,70 @@ describe('kubeconfig', () => {
       kubeconfig: kubeconfig({ cluster: { server: `${server.url}/k8s/clusters/c1/` } }),
     });
     assert.deepEqual(await ask(connection), { path: '/k8s/clusters/c1/version' });
+  });
+});
+
+/** Without what is observed of every connection. */
+function ofPlugin(observed: readonly ConnectionObservation[]): ConnectionObservation[] {
+  return observed.filter(({ kind }) => !kind.startsWith('transport'));
+}
+
+describe('what is observed of connections', () => {
+  test('looking up a name, making connections and using them again; of an address nothing is looked up', async () => {
+    const server = await serve(() => true);
+    for (const [url, names] of [
+      [server.url.replace('127.0.0.1', 'localhost'), ['localhost']],
+      [server.url.replace('localhost', '127.0.0.1'), []],
+    ] as const) {
+      const observed: ConnectionObservation[] = [];
+      const connection = await load({ master: url, observe: (one) => observed.push(one) });
+      await ask(connection);
+      await ask(connection);
+      assert.deepEqual(
+        [...new Set(observed.flatMap((one) => (one.kind === 'resolved' ? [one.host] : [])))],
+        names,
+      );
+      assert.deepEqual(
+        observed.filter(({ kind }) => kind.startsWith('transport')),
+        [
+          { kind: 'transport', result: 'miss' },
+          { kind: 'transports', kept: 1 },
+          { kind: 'transport', result: 'hit' },
+        ],
+      );
+      await connection.close();
+      assert.deepEqual(observed.at(-1), { kind: 'transports', kept: 0 });
+    }
+  });
+
+  test('the authority, read again: unchanged, updated, unusable, gone', async () => {
+    const ca = write('reloaded.pem', authority.ca);
+    const observed: ConnectionObservation[] = [];
+    const connection = await load({
+      kubeconfig: kubeconfig({
+        cluster: { server: 'https://192.0.2.1', 'certificate-authority': ca },
+        user: { token: 't' },
+      }),
+      timings: { reread: 0 },
+      observe: (one) => observed.push(one),
+    });
+    await connection.headers();
+    for (const text of [`${authority.ca}\n`, '', 'no certificate']) {
+      write('reloaded.pem', text);
+      await connection.headers();
+    }
+    rmSync(ca);
+    await connection.headers();
+    assert.deepEqual(
+      observed.flatMap((one) => (one.kind === 'authority' ? [`${one.result} ${one.reason}`] : [])),
+      [
+        'success unchanged',
+        'success updated',
+        'failure empty',
+        'failure ca_parse_error',
+        'failure read_error',
+      ],
+    );
   });
 });
 
@@ -387,17 +451,17 @@ describe('exec plugins', () => {
     plugin(`cat ${join(folder, 'credential.json')}`);
     const cluster = { server: fake.url, 'certificate-authority-data': base64(authority.ca) };
     const exec = { apiVersion, command: './plugin.sh' };
-    const observed: ExecObservation[] = [];
+    const observed: ConnectionObservation[] = [];
     await ask(
       await load({
         kubeconfig: kubeconfig({ cluster, user: { exec } }),
         env: process.env,
-        onExec: (observation) => observed.push(observation),
+        observe: (observation) => observed.push(observation),
       }),
     );
     assert.deepEqual(names, ['by-plugin']);
     const expires = Date.parse(new X509Certificate(cert).validTo);
-    assert.deepEqual(observed, [
+    assert.deepEqual(ofPlugin(observed), [
       { kind: 'called', status: 'no_error', exitCode: 0 },
       { kind: 'certificate', expires, replacedAge: undefined },
     ]);
@@ -405,12 +469,12 @@ describe('exec plugins', () => {
 
   test('what goes wrong is said with the field and the words of the plugin', async () => {
     const cluster = { server: 'https://192.0.2.7' };
-    const observed: ExecObservation[] = [];
+    const observed: ConnectionObservation[] = [];
     const trial = async (exec: Record<string, unknown>): Promise<unknown> =>
       await load({
         kubeconfig: kubeconfig({ cluster, user: { exec: { apiVersion, ...exec } } }),
         env: process.env,
-        onExec: (observation) => observed.push(observation),
+        observe: (observation) => observed.push(observation),
       });
     await assert.rejects(
       trial({ command: 'no-such-plugin-anywhere', installHint: 'Get it from the cellar.' }),
@@ -418,7 +482,7 @@ describe('exec plugins', () => {
     );
     plugin('echo "login first" >&2; exit 3');
     await assert.rejects(trial({ command: './plugin.sh' }), /plugin\.sh" failed: login first/);
-    assert.deepEqual(observed, [
+    assert.deepEqual(ofPlugin(observed), [
       { kind: 'called', status: 'plugin_not_found_error', exitCode: 1 },
       { kind: 'called', status: 'plugin_execution_error', exitCode: 3 },
     ]);

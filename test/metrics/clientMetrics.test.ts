@@ -56,10 +56,10 @@ test('retries, and an exec plugin with its certificates', async () => {
   assert.ok(none.includes('rest_client_exec_plugin_ttl_seconds +Inf'), none.join('\n'));
   const text = await lines((client) => {
     client.observe({ kind: 'retried', host, method: 'GET', verb: 'list', code: '401' });
-    client.observeExec({ kind: 'called', status: 'no_error', exitCode: 0 });
-    client.observeExec({ kind: 'called', status: 'plugin_execution_error', exitCode: 3 });
-    client.observeExec({ kind: 'certificate', expires: Date.now() + 1000_000, replacedAge: undefined });
-    client.observeExec({ kind: 'certificate', expires: Date.now() + 900_000, replacedAge: 7200 });
+    client.observeConnection({ kind: 'called', status: 'no_error', exitCode: 0 });
+    client.observeConnection({ kind: 'called', status: 'plugin_execution_error', exitCode: 3 });
+    client.observeConnection({ kind: 'certificate', expires: Date.now() + 1000_000, replacedAge: undefined });
+    client.observeConnection({ kind: 'certificate', expires: Date.now() + 900_000, replacedAge: 7200 });
   });
   assert.ok(text.includes(`rest_client_request_retries_total{code="401",verb="GET",host="${host}"} 1`));
   assert.ok(text.includes('rest_client_exec_plugin_call_total{code="0",call_status="no_error"} 1'));
@@ -69,4 +69,25 @@ test('retries, and an exec plugin with its certificates', async () => {
   assert.ok(text.includes('rest_client_exec_plugin_certificate_rotation_age_sum 7200'));
   const ttl = text.find((line) => line.startsWith('rest_client_exec_plugin_ttl_seconds '));
   assert.ok(Math.abs(Number(ttl?.split(' ')[1]) - 900) < 5, ttl);
+});
+
+test('names looked up, connections kept and made, the authority read again', async () => {
+  const text = await lines((client) => {
+    client.observeConnection({ kind: 'resolved', host: 'api.example', seconds: 0.02 });
+    client.observeConnection({ kind: 'transport', result: 'miss' });
+    client.observeConnection({ kind: 'transports', kept: 1 });
+    client.observeConnection({ kind: 'transport', result: 'hit' });
+    client.observeConnection({ kind: 'transport', result: 'hit' });
+    client.observeConnection({ kind: 'authority', result: 'failure', reason: 'read_error' });
+  });
+  for (const line of [
+    'rest_client_dns_resolution_duration_seconds_bucket{host="api.example",le="0.005"} 0',
+    'rest_client_dns_resolution_duration_seconds_bucket{host="api.example",le="0.025"} 1',
+    'rest_client_transport_cache_entries 1',
+    'rest_client_transport_create_calls_total{result="miss"} 1',
+    'rest_client_transport_create_calls_total{result="hit"} 2',
+    'rest_client_transport_ca_reload_total{result="failure",reason="read_error"} 1',
+  ]) {
+    assert.ok(text.includes(line), `${line} in\n${text.join('\n')}`);
+  }
 });

@@ -91,6 +91,7 @@ test('flagz and statusz: text by default, JSON by name, 406 for plain JSON', asy
   const statusz = await get('/statusz', { headers: { accept: 'text/plain' } });
   assert.match(statusz.body, /kube-proxy statusz\nWarning: /);
   assert.match(statusz.body, /^Started: Thu Jan  1 00:00:00 UTC 1970$/m);
+  assert.match(statusz.body, /^Go version: none \(Node\.js v\d+\.\d+\.\d+\)$/m);
   assert.match(statusz.body, /^Up: 1 hr 02 min 03 sec$/m);
   assert.match(statusz.body, /^Paths: \/configz \/debug \/flagz \/healthz \/metrics \/proxyMode$/m);
   const refused = await get('/statusz', { headers: { accept: 'application/json' } });
@@ -99,7 +100,9 @@ test('flagz and statusz: text by default, JSON by name, 406 for plain JSON', asy
     headers: { accept: 'application/json;v=v1beta1;g=config.k8s.io;as=Statusz' },
   });
   assert.equal(json.headers.get('warning'), null);
-  assert.equal((JSON.parse(json.body) as { kind: string }).kind, 'Statusz');
+  const document = JSON.parse(json.body) as { kind: string; goVersion: string };
+  assert.equal(document.kind, 'Statusz');
+  assert.equal(document.goVersion, `none (Node.js ${process.version})`);
   const yaml = await get('/flagz', {
     headers: { accept: 'application/yaml;v=v1beta1;g=config.k8s.io;as=Flagz' },
   });
