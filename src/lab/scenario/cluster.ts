@@ -227,6 +227,7 @@ export class ScenarioCluster {
 
   private async waitForMarker(node: string, ip: string, deadline: number): Promise<void> {
     const { port, target } = markerPlace(this.marker);
+    const { timeFactor } = this.options;
     const state = { reached: false };
     const attempt = async (): Promise<void> => {
       const connection = openConnection({
@@ -237,20 +238,21 @@ export class ScenarioCluster {
         source: undefined,
         ear: undefined,
       });
-      const { greeting } = await connection.first(250);
+      const { greeting } = await connection.first(250 * timeFactor);
       connection.close();
       if (greeting?.pod === 'api' && greeting.port === target) state.reached = true;
     };
-    // A SYN that comes too early is lost; rather many short attempts than one patient one.
+    // A SYN that comes too early is lost; rather many short attempts than one patient one. On a slow machine fewer: there
+    // they take the time that the proxies need.
     while (!state.reached) {
       if (Date.now() > deadline) {
         throw new Error(
           `the proxy of ${node} did not bring a change (${isV6(ip) ? 'IPv6' : 'IPv4'}) into force in ` +
-            `${(settleTime * this.options.timeFactor) / 1000} s; its last words:\n${this.proxy(node).lastWords()}`,
+            `${(settleTime * timeFactor) / 1000} s; its last words:\n${this.proxy(node).lastWords()}`,
         );
       }
       const running = attempt();
-      await Promise.race([running, sleep(15)]);
+      await Promise.race([running, sleep(15 * timeFactor)]);
     }
   }
 
