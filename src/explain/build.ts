@@ -109,7 +109,7 @@ export async function buildCase(inputs: CaseInputs): Promise<Case> {
             // The daemon has told its own.
             ...(daemon === undefined && nodeIP !== '' ? { nodeIP } : {}),
           },
-          localhostNodePorts: config.localhostNodePorts && family === 'IPv4',
+          localhostNodePorts: config.localhostNodePorts && (family === 'IPv4' || mode === 'userspace'),
           serviceCIDRs: wantedNode.families[0]!.serviceCIDRs,
           scheduler: config.ipvs.scheduler,
           listeners: config,

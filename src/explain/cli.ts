@@ -153,7 +153,9 @@ async function explain(argv: readonly string[], io: CommandOutput): Promise<numb
       io.out(printObservation(live, colour));
     }
   }
-  return arrives && live?.agrees !== false ? 0 : 1;
+  // The endpoint's own no is a no, too.
+  const refused = live?.ends.some(({ end }) => / \((refuses|silent)\)$/.test(end)) === true;
+  return arrives && !refused && live?.agrees !== false ? 0 : 1;
 }
 
 async function observe(

@@ -1,13 +1,22 @@
 /** What really happens: connections of our own or of others, in the kernel's own words, laid over what was predicted. */
 import type { Case, KnownFlow } from './case.ts';
 import { dialOurselves } from './live/dial.ts';
-import { flowKey, isAnybody, untranslated, type Happened, type SeenConnection } from './live/happened.ts';
+import {
+  flowKey,
+  isAnybody,
+  resetByProcess,
+  untranslated,
+  type Happened,
+  type SeenConnection,
+} from './live/happened.ts';
 import { layOver, wayOf, type LaidPacket } from './live/layOver.ts';
 import { findPodNamespace } from './live/podNamespace.ts';
+import { RelayWatch } from './live/relayed.ts';
 import type { ProbeFrom } from './live/probe.ts';
 import { watchOthers } from './live/watch.ts';
 import { formatPlace, startsHere } from './packet.ts';
 import { readFlowsTo } from './sources/kernel.ts';
+import { processBase } from './userspace/relay.ts';
 
 export interface ObservedEnd {
   /** `10.244.1.10:8080`, `refused`, `no answer` */
@@ -66,6 +75,10 @@ export async function observeLive(given: Case, options: ObserveOptions): Promise
       ? await watchOthers(given, options.count, options.milliseconds, known)
       : await dialOurselves(given, options.count, place);
   remarks.push(...happened.remarks);
+  if (place === undefined && RelayWatch.of(given) !== undefined && happened.connections.length > 0)
+    remarks.push(
+      'To which endpoints the process took them on is told of connections only that --live dials itself.',
+    );
   const cases = await casesFor(given, happened, options);
   const how = place === undefined ? 'watched' : 'dialled';
   const ends = judgeEnds(how, happened.connections, (source) => cases.get(source) ?? given);
@@ -164,8 +177,10 @@ function predictedShares(how: Observation['how'], { prediction }: Case): Map<str
   const atLeast = (end: string, share: number): void =>
     void told.set(end, Math.max(told.get(end) ?? 0, share));
   for (const { outcomes } of prediction.possibilities) {
-    for (const { kind, destination, probability } of outcomes) {
+    for (const { kind, destination, probability, steps } of outcomes) {
       if (kind === 'endpoint') atLeast(destination, probability);
+      else if (steps.slice(0, -1).some(({ base }) => base === processBase))
+        atLeast(resetByProcess, probability);
       else if (kind === 'reject') atLeast('refused', probability);
       else if (kind === 'drop') atLeast('no answer', probability);
       else {

@@ -15,7 +15,7 @@ export interface Wanted {
   readonly mode: RuleMode;
   readonly table: RoutingTable;
   readonly options: DataplaneOptions;
-  /** Node ports answer on 127.0.0.1: iptables mode, IPv4. */
+  /** Node ports answer on 127.0.0.1 in iptables mode, IPv4; on 127.0.0.0/8 and ::1 in userspace mode. */
   readonly localhostNodePorts: boolean;
   readonly serviceCIDRs: readonly string[];
   /** IPVS mode's `ipvs.scheduler`; absent or empty = rr. */
@@ -64,9 +64,11 @@ export function findFrontend(
 export function answersNodePorts(address: string, world: World, wanted: Wanted): boolean {
   const { options, mode, localhostNodePorts } = wanted;
   if (!world.isNodeAddress(address)) return false;
-  if (isLoopback(address) && mode !== 'userspace') {
-    if (mode !== 'iptables' || address.includes(':')) return false;
-    return localhostNodePorts && matchingAddresses(options.nodePortAddresses, [address]).length > 0;
+  if (isLoopback(address)) {
+    const possible = mode === 'userspace' || (mode === 'iptables' && !address.includes(':'));
+    return (
+      possible && localhostNodePorts && matchingAddresses(options.nodePortAddresses, [address]).length > 0
+    );
   }
   return (
     matchesAll(options.nodePortAddresses) ||

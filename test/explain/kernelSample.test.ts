@@ -192,9 +192,9 @@ function contextOf(network: LabNetwork, timeFactor = 1): ProbeContext {
   };
 }
 
-/** So many that an endpoint is missed by chance once in ten million times. */
+/** So many that an endpoint is missed by chance once in a million million times. */
 function attemptsFor({ backends }: Seen): number {
-  return backends.length <= 1 ? 2 : backends.length * 18;
+  return backends.length <= 1 ? 2 : backends.length * 28;
 }
 
 async function check(network: LabNetwork, mode: RuleMode, sample: Sample, number: number): Promise<string[]> {
@@ -228,7 +228,7 @@ async function check(network: LabNetwork, mode: RuleMode, sample: Sample, number
       let seen = seenIn((await runProbe(contextOf(network), spec)).record);
       // Clients and Pods share this process: a machine under load can keep it from answering. Once more, with patience.
       if (seen.outcomes.includes('timeout') && !expected.outcomes.includes('timeout')) {
-        seen = seenIn((await runProbe(contextOf(network, 5), spec)).record);
+        seen = seenIn((await runProbe(contextOf(network, 20), spec)).record);
       }
       // Affinity keeps to one endpoint, and a probe ends with its first time-out.
       const isSure = !sent.hasAffinity && expected.outcomes.length === 1;

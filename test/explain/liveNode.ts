@@ -1,4 +1,5 @@
 /** A node with Service rules in a kernel's network namespace, with Pods, a client outside, and servers that answer. */
+import assert from 'node:assert/strict';
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { rmSync, writeFileSync } from 'node:fs';
@@ -6,6 +7,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { Family } from '../../src/api/objects.ts';
 import { parseManifests } from '../../src/cluster/manifests.ts';
+import type { DataplaneOptions } from '../../src/dataplane/dataplane.ts';
 import type { Explanation } from '../../src/explain/explanation.ts';
 import type { Observation } from '../../src/explain/live.ts';
 import type { RuleMode, Wanted } from '../../src/explain/routes.ts';
@@ -16,6 +18,7 @@ import { printSave } from '../../src/linux/iptables/save.ts';
 import { printTable } from '../../src/linux/netlink/nftables/print.ts';
 import { clusterOf } from '../../src/render/cluster.ts';
 import { RouteTracker } from '../../src/services/routeTracker.ts';
+import type { ChangeSet, RoutingTable } from '../../src/services/types.ts';
 import { inNamespace, makeNamespace, removeNamespace } from '../support/namespace.ts';
 
 const manifests = `
@@ -57,6 +60,18 @@ endpoints: [{addresses: ['fd00:10:244:1::10'], nodeName: node-1}, {addresses: ['
 ---
 kind: Service
 apiVersion: v1
+metadata: {name: wrong, namespace: shop}
+spec: {clusterIP: 10.96.0.23, ports: [{port: 80, targetPort: 9999}]}
+---
+kind: EndpointSlice
+apiVersion: discovery.k8s.io/v1
+metadata: {name: wrong-1, namespace: shop, labels: {kubernetes.io/service-name: wrong}}
+addressType: IPv4
+ports: [{name: '', port: 9999}]
+endpoints: [{addresses: [10.244.1.10], nodeName: node-1}]
+---
+kind: Service
+apiVersion: v1
 metadata: {name: empty, namespace: shop}
 spec: {clusterIP: 10.96.0.22, ports: [{port: 80}]}
 `;
@@ -72,6 +87,33 @@ require('net').createServer((c) => c.on('error', () => {}).end('hello\\n')).list
 /** How rules come into the kernel. */
 export type RuleProgram = 'nft' | 'iptables-nft' | 'iptables-legacy';
 
+/** What the manifests want on node-1. */
+export function routesFor(family: Family, text: string): { table: RoutingTable; changes: ChangeSet } {
+  const { services, slices } = clusterOf(parseManifests('m', text));
+  const tracker = new RouteTracker({ family, nodeName: 'node-1' });
+  for (const service of services) tracker.upsertService(service);
+  for (const slice of slices) tracker.upsertSlice(slice);
+  const changes = tracker.take();
+  return { table: tracker.table, changes };
+}
+
+export function nodeOptions(family: Family, mode: RuleMode): DataplaneOptions {
+  const nodeIP = nodeIPs[family];
+  return {
+    family,
+    masqueradeBit: 14,
+    masqueradeAll: false,
+    localDetector: { kind: 'cidr', cidr: podNetworks[family] },
+    nodeIP,
+    nodePortAddresses:
+      mode === 'nftables'
+        ? [family === 'IPv6' ? `${nodeIP}/128` : `${nodeIP}/32`]
+        : [family === 'IPv6' ? '::/0' : '0.0.0.0/0'],
+    syncPeriod: 30_000,
+  };
+}
+
+const nodeIPs = { IPv4: '172.31.0.11', IPv6: 'fd00:31::11' } as const;
 const podNetworks = { IPv4: '10.244.0.0/16', IPv6: 'fd00:10:244::/48' } as const;
 
 export class LiveNode {
@@ -91,13 +133,24 @@ export class LiveNode {
     this.mode = mode;
   }
 
-  static async make(context: TestContext, program: RuleProgram): Promise<LiveNode> {
-    const mode = program === 'nft' ? 'nftables' : 'iptables';
+  /** @param relays the node's proxy is in userspace mode */
+  static async make(context: TestContext, program: RuleProgram, relays = false): Promise<LiveNode> {
+    const mode = relays ? 'userspace' : program === 'nft' ? 'nftables' : 'iptables';
     const made = new LiveNode(mode);
     context.after(() => made.#remove());
     made.#network();
-    for (const family of ['IPv4', 'IPv6'] as const) made.#rules(program, family);
-    writeFileSync(join(made.folder, 'manifests.yaml'), manifests);
+    const file = join(made.folder, 'manifests.yaml');
+    writeFileSync(file, manifests);
+    if (relays) {
+      const proxy = join(import.meta.dirname, 'relayNode.ts');
+      const child = made.start(made.node, ['node', '--import', 'tsx', proxy, file, program]);
+      let errors = '';
+      child.stderr!.on('data', (bytes: Buffer) => void (errors += bytes.toString()));
+      const ended = once(child, 'exit').then(() => assert.fail(errors));
+      await Promise.race([once(child.stdout!, 'data'), ended]);
+      // It ends with the test, by our own hand.
+      ended.catch(() => undefined);
+    } else for (const family of ['IPv4', 'IPv6'] as const) made.#rules(program, family);
     const child = made.start(made.backends, ['node', '-e', server]);
     await once(child.stdout!, 'data');
     return made;
@@ -243,31 +296,14 @@ route add default via fd00:10:244:1::1
   }
 
   #rules(program: RuleProgram, family: Family): void {
-    const { services, slices } = clusterOf(parseManifests('m', manifests));
-    const tracker = new RouteTracker({ family, nodeName: 'node-1' });
-    for (const service of services) tracker.upsertService(service);
-    for (const slice of slices) tracker.upsertSlice(slice);
-    tracker.take();
-    const nodeIP = family === 'IPv6' ? 'fd00:31::11' : '172.31.0.11';
     const wanted: Wanted = {
       mode: this.mode,
-      table: tracker.table,
-      options: {
-        family,
-        masqueradeBit: 14,
-        masqueradeAll: false,
-        localDetector: { kind: 'cidr', cidr: podNetworks[family] },
-        nodeIP,
-        nodePortAddresses:
-          this.mode === 'nftables'
-            ? [family === 'IPv6' ? `${nodeIP}/128` : `${nodeIP}/32`]
-            : [family === 'IPv6' ? '::/0' : '0.0.0.0/0'],
-        syncPeriod: 30_000,
-      },
+      table: routesFor(family, manifests).table,
+      options: nodeOptions(family, this.mode),
       localhostNodePorts: false,
       serviceCIDRs: [],
     };
-    const world = new World({ nodeName: 'node-1', family, nodeIP, localAddresses: [] });
+    const world = new World({ nodeName: 'node-1', family, nodeIP: nodeIPs[family], localAddresses: [] });
     if (program === 'nft') this.inNode(['nft', '-f', '-'], printTable(wantedTable(wanted, world)));
     else {
       const prefix = family === 'IPv6' ? 'ip6tables' : 'iptables';

@@ -1,12 +1,21 @@
 /** Connections of our own, from this machine or from inside a Pod. */
 import type { Case } from '../case.ts';
 import { readFlowsTo } from '../sources/kernel.ts';
-import { translatedTo, tracedMost, untranslated, type Happened, type SeenConnection } from './happened.ts';
+import {
+  resetByProcess,
+  translatedTo,
+  tracedMost,
+  untranslated,
+  type Happened,
+  type SeenConnection,
+} from './happened.ts';
 import { Probe, type Dialled, type ProbeFrom } from './probe.ts';
+import { RelayWatch } from './relayed.ts';
 import { recordWhile } from './recorder.ts';
 
 /** Makes `count` connections, one after the other. Needs root. */
-export async function dialOurselves({ packet }: Case, count: number, from: ProbeFrom): Promise<Happened> {
+export async function dialOurselves(given: Case, count: number, from: ProbeFrom): Promise<Happened> {
+  const { packet } = given;
   // A port of one's own can be had by one connection at a time.
   const wanted = from.sourcePort === 0 ? count : 1;
   // The ports are known before anything is sent, so that nobody else's packets are traced.
@@ -14,6 +23,7 @@ export async function dialOurselves({ packet }: Case, count: number, from: Probe
   try {
     while (traced.length < Math.min(wanted, tracedMost)) traced.push(new Probe(packet, from));
     const connections: SeenConnection[] = [];
+    const relays = RelayWatch.of(given);
     const recording = await recordWhile(
       {
         packet,
@@ -24,10 +34,19 @@ export async function dialOurselves({ packet }: Case, count: number, from: Probe
       },
       async () => {
         for (let i = 0; i < wanted; i++) {
-          const dialled = await (traced[i] ?? new Probe(packet, from)).dial();
-          const { source, sourcePort, result } = dialled;
+          const probe = traced[i] ?? new Probe(packet, from);
+          let end = '';
+          relays?.begin();
+          const { source, sourcePort, result } = await probe.dial(async (dialled) => {
+            end = await endOf(packet, dialled);
+            if (relays === undefined || !isOpen(dialled)) return;
+            const port = Number(end.split(':').at(-1));
+            const { endpoint, isReset } = await relays.end(port, () => probe.isReset());
+            if (isReset) end = resetByProcess;
+            else end = endpoint ?? end;
+          });
           const answered = result === 'connected' || result === 'answered';
-          connections.push({ end: await endOf(packet, dialled), source, sourcePort, answered });
+          connections.push({ end, source, sourcePort, answered });
         }
       },
     );
@@ -35,6 +54,11 @@ export async function dialOurselves({ packet }: Case, count: number, from: Probe
   } finally {
     for (const probe of traced) probe.close();
   }
+}
+
+/** Somebody took it; a datagram that nobody answered may have been taken, too. */
+function isOpen({ result }: Dialled): boolean {
+  return result === 'connected' || result === 'answered' || result === 'sent';
 }
 
 async function endOf(packet: Case['packet'], { source, sourcePort, result }: Dialled): Promise<string> {

@@ -13,8 +13,11 @@ export const untranslated = {
   watched: 'untranslated',
 } as const;
 
+/** Userspace mode: how a connection ended that the process took, and could not take on to any endpoint. */
+export const resetByProcess = 'reset by the process';
+
 export interface SeenConnection {
-  /** `10.244.1.10:8080`, `refused`, `no answer`, or one of `untranslated`. */
+  /** `10.244.1.10:8080`, `refused`, `no answer`, `resetByProcess`, or one of `untranslated`. */
   readonly end: string;
   readonly source: string;
   readonly sourcePort: number;

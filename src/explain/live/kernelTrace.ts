@@ -83,7 +83,7 @@ export class TraceCollector {
       if (event.table.name === this.#own) this.#ownEvent(event);
       return;
     }
-    const growing = this.#byId.get(event.id);
+    const growing = this.#byId.get(event.id) ?? this.#comesBack(event);
     if (growing === undefined) return;
     const { table, chain, packet } = event;
     if (packet !== undefined) {
@@ -143,7 +143,24 @@ export class TraceCollector {
       return;
     }
     const hook = loggedHooks.find((one) => one === chain);
-    if (hook !== undefined) this.#byId.get(id)?.passed.push({ hook, packet });
+    if (hook === undefined) return;
+    const growing = this.#byId.get(id) ?? this.#comesBack(event);
+    if (growing === undefined) return;
+    growing.passed.push({ hook, packet });
+    // Its source may be another one from here on.
+    if (hook === 'postrouting') this.#bySender.set(senderOf(packet), growing);
+  }
+
+  /**
+   * What this machine sends to itself comes in again over lo, with another number: numbers are made of the interface,
+   * too (net/netfilter/nf_tables_trace.c, trace_fill_id).
+   */
+  #comesBack({ id, packet }: TraceEvent): Growing | undefined {
+    const growing = packet === undefined ? undefined : this.#bySender.get(senderOf(packet));
+    const left = growing?.inInterface === 0 && growing.passed.some(({ hook }) => hook === 'postrouting');
+    if (growing === undefined || !left) return undefined;
+    this.#byId.set(id, growing);
+    return growing;
   }
 
   #step(event: TraceEvent): KernelStep | undefined {

@@ -34,7 +34,9 @@ export interface ProbeFrom {
 
 const SOL_SOCKET = 1;
 const SO_ERROR = 4;
+const ECONNRESET = 104;
 const ECONNREFUSED = 111;
+const MSG_PEEK = 2;
 const MSG_NOSIGNAL = 0x4000;
 /** Milliseconds: for an answer to SYN, also when it is sent a second time; for the end of an orderly good-bye. */
 const patience = 1300;
@@ -47,6 +49,7 @@ export class Probe {
   readonly #fd: number;
   readonly #packet: Packet;
   #open = true;
+  #wasReset = false;
 
   /** Throws SystemCallError, e.g. where the source is not an address of the namespace. */
   constructor(packet: Packet, from: ProbeFrom) {
@@ -61,17 +64,28 @@ export class Probe {
     this.sourcePort = localAddress(this.#fd).port;
   }
 
-  /** Once. */
-  async dial(): Promise<Dialled> {
+  /**
+   * Once.
+   * @param whileOpen if given, asked to wait before we say good-bye
+   */
+  async dial(whileOpen?: (dialled: Dialled) => Promise<void>): Promise<Dialled> {
     const { destination, destinationPort, protocol } = this.#packet;
     const errno = connect(this.#fd, { ip: destination, port: destinationPort });
     const source = localAddress(this.#fd).ip;
     let result: ProbeResult;
     if (errno !== 0) result = resultOf(errno);
     else result = protocol === 'UDP' ? await this.#datagram() : await this.#connection();
+    const dialled = { source, sourcePort: this.sourcePort, result };
+    await whileOpen?.(dialled);
     if (result === 'connected') this.#sayGoodbye();
     this.close();
-    return { source, sourcePort: this.sourcePort, result };
+    return dialled;
+  }
+
+  /** The connection was reset. For as long as it is open. */
+  isReset(): boolean {
+    this.#wasReset ||= receive(this.#fd, new Uint8Array(1), MSG_DONTWAIT | MSG_PEEK) === -ECONNRESET;
+    return this.#wasReset;
   }
 
   /** Idempotent. */
@@ -93,7 +107,9 @@ export class Probe {
         const value = new Uint8Array(4);
         getSocketOption(this.#fd, SOL_SOCKET, SO_ERROR, value);
         const errno = get32(value, 0);
-        end(errno === 0 ? 'connected' : resultOf(errno));
+        // Taken and given up before we looked.
+        this.#wasReset = errno === ECONNRESET;
+        end(errno === 0 || errno === ECONNRESET ? 'connected' : resultOf(errno));
       });
     });
   }

@@ -1,4 +1,5 @@
 /** Makes the kernel trace the packets asked about, for as long as the recorder is open. */
+import { EINVAL, EOPNOTSUPP, isRefusal } from '../../linux/netlink/errors.ts';
 import { NftSocket } from '../../linux/netlink/nftables/socket.ts';
 import { watchTraces } from '../../linux/netlink/nftables/trace.ts';
 import { TraceCollector, type KernelTrace } from './kernelTrace.ts';
@@ -19,7 +20,10 @@ export async function recordWhile(
     recorder = await Recorder.open(marked);
   } catch (error) {
     await work(undefined);
-    const reason = error instanceof Error ? error.message : String(error);
+    const { family } = marked.packet;
+    const reason = isRefusal(error, EOPNOTSUPP, EINVAL)
+      ? `it has no nftables for ${family}, or is older than Linux 5.12`
+      : (error as Error).message;
     return {
       traces: [],
       untold: [],

@@ -1,6 +1,7 @@
 /** What really happened, for a terminal: under the prediction, in the same form. */
-import { percent } from '../findings/words.ts';
+import { list, percent } from '../findings/words.ts';
 import type { Observation, ObservedWay } from '../live.ts';
+import { resetByProcess } from '../live/happened.ts';
 import type { Judgement, LaidHook, LaidStep } from '../live/layOver.ts';
 import { columns, palette, wrap, type Palette } from './terminal.ts';
 
@@ -38,18 +39,36 @@ export function describeHow({ how, from, connections }: Observation): string {
   return how === 'dialled' ? `${many} dialled from ${from}` : `${many} of ${from}, watched`;
 }
 
-export function verdict({ agrees, ends, ways, how }: Observation): string {
+export function verdict(observation: Observation): string {
+  const { agrees, ends, ways, how } = observation;
   if (agrees === undefined)
     return how === 'dialled'
       ? 'Nothing could be dialled.'
       : 'Nobody came: dial it in the meantime, or watch longer (--seconds).';
-  if (agrees)
-    return ways.some((way) => way.agrees === true) ? 'As predicted, rule by rule.' : 'As predicted.';
+  if (agrees) {
+    const rules = ways.some((way) => way.agrees === true) ? 'As predicted, rule by rule.' : 'As predicted.';
+    const rest = beyondRules(observation);
+    return rest === '' ? rules : `${rules} ${rest}`;
+  }
+  const reset = ends.find(({ end, predicted }) => end === resetByProcess && predicted === undefined);
+  if (reset !== undefined)
+    return "Not as predicted: the proxy's process takes the connection, reaches no endpoint, and resets it. The endpoints refuse or are silent: does a program listen there?";
   const stopped = ways.find((way) => way.agrees === false && way.end !== 'left' && way.end !== 'here');
   if (stopped !== undefined) return `Not as predicted: ${stopped.ended}.`;
   return ends.every(({ predicted }) => predicted !== undefined)
     ? 'It ended as predicted, but not by the rules that were predicted: see ✗ below.'
     : 'Not as predicted: something else has a hand in it.';
+}
+
+/** What the other side did with packets that rules let through; empty if it took them. */
+function beyondRules({ ends }: Observation): string {
+  const refusing = ends.flatMap(({ end }) => /^(.*) \(refuses\)$/.exec(end)?.[1] ?? []);
+  const silent = ends.flatMap(({ end }) => /^(.*) \(silent\)$/.exec(end)?.[1] ?? []);
+  const said = [
+    refusing.length === 0 ? '' : `But ${list(refusing)} itself refuses: no program listens there.`,
+    silent.length === 0 ? '' : `But ${list(silent)} does not answer: is it still there?`,
+  ];
+  return said.filter((sentence) => sentence !== '').join(' ');
 }
 
 /** `THE KERNEL'S TRACE of 3 of 10 packets` */

@@ -26,6 +26,7 @@ import type { RuleMode } from '../routes.ts';
 import type { BaseChain } from '../walk.ts';
 import type { IpSet, InterfaceRoute } from '../world.ts';
 import { modeOf } from './dump.ts';
+import { isWaiting, readSockets } from './sockets.ts';
 
 export interface KernelState {
   readonly mode: RuleMode;
@@ -166,22 +167,10 @@ async function readRoutes(family: Family, remarks: string[]): Promise<InterfaceR
   );
 }
 
-/** Ports of sockets that wait for clients (proc(5): state 0A of TCP, 07 of UDP), of both families: `::` takes IPv4, too. */
+/** Ports of sockets that wait for clients, of both families: `::` takes IPv4, too. */
 function readListening(): Set<string> {
-  const found = new Set<string>();
-  for (const [name, protocol, state] of [
-    ['tcp', 'TCP', '0A'],
-    ['tcp6', 'TCP', '0A'],
-    ['udp', 'UDP', '07'],
-    ['udp6', 'UDP', '07'],
-  ] as const) {
-    const file = `/proc/net/${name}`;
-    // Without IPv6 there is no such file.
-    if (!existsSync(file)) continue;
-    for (const match of readFileSync(file, 'utf8').matchAll(/^ *\d+: [0-9A-F]+:([0-9A-F]{4}) \S+ (\S\S)/gm))
-      if (match[2] === state) found.add(`${protocol} ${Number.parseInt(match[1] ?? '', 16)}`);
-  }
-  return found;
+  const all = [...readSockets('TCP'), ...readSockets('UDP')];
+  return new Set(all.filter(isWaiting).map(({ protocol, localPort }) => `${protocol} ${localPort}`));
 }
 
 /** Lists of `-m recent`: one client a line, `src=10.0.0.1 ttl: 64 …`. */

@@ -11,8 +11,8 @@ const builtIn = {
 } as const;
 
 /** At which ports the process listens is made up: it takes those that are free. */
-export function userspaceTables({ table, options, listeners }: Wanted): SavedTable[] {
-  const config = listeners ?? { bindAddress: '0.0.0.0', portRange: '' };
+export function userspaceTables({ table, options, localhostNodePorts, listeners }: Wanted): SavedTable[] {
+  const config = { ...(listeners ?? { bindAddress: '0.0.0.0', portRange: '' }), localhostNodePorts };
   const rules = [...userspaceRules({ config }, { family: table.family, options, table }).values()].flat();
   const jumps = jumpsFor(options.nodePortAddresses);
   return (['nat', 'filter'] as const).map((name): SavedTable => {
