@@ -1,37 +1,25 @@
 /**
  * iptables mode: every rule has a counter anyway. Rules of table nat see first packets only, so the count of an
  * endpoint's DNAT rule is its new connections, and nothing is paid for established ones.
+ *
+ * Here: counters as iptables-save prints them, for legacy iptables. Rules in nf_tables are read in nftCounts.ts.
  */
 import type { Iptables } from '../../linux/iptables/iptables.ts';
-import type { Route, RoutingTable, ServicePortId } from '../../services/types.ts';
-import { countedRule, refused, type CounterSource, type Meaning, type Reading } from '../counts.ts';
-import {
-  endpointChain,
-  externalServicesChain,
-  firewallChain,
-  postroutingChain,
-  proxyFirewallChain,
-  servicesChain,
-} from './names.ts';
+import type { ChangeSet, RoutingTable } from '../../services/types.ts';
+import { countedRule, type CounterSource, type Meaning, type Reading } from '../counts.ts';
+import { addOwners, refusalOf, type ChainOwner } from './counterMeaning.ts';
+import { postroutingChain } from './names.ts';
 
-interface ChainOwner {
-  readonly id: ServicePortId;
-  readonly endpoint: string;
-}
-
-type Chains = readonly (readonly [chain: string, owner: ChainOwner])[];
-
-/** Names are hashes: made once for each route, for as long as the route lives. */
-const chainsOf = new WeakMap<Route, Chains>();
-
-function endpointChainsOf(route: Route): Chains {
-  let chains = chainsOf.get(route);
-  if (chains === undefined) {
-    const { name, protocol, id } = route.port;
-    chains = route.reachable.map(({ key }) => [endpointChain(name, protocol, key), { id, endpoint: key }]);
-    chainsOf.set(route, chains);
-  }
-  return chains;
+/** The counters of the mode, and what they have to be told. */
+export interface RuleCounts extends CounterSource {
+  /** A sync begins: rules of these are about to be replaced. */
+  changing(changes: ChangeSet): void;
+  /** Runs `write`, which gives the document to the kernel. */
+  writing(document: string | Iterable<string>, write: () => Promise<void>): Promise<void>;
+  /** The sync was good. */
+  changed(): void;
+  /** Idempotent. */
+  close(): void;
 }
 
 /** The rules of interest among the lines of `iptables-save -c`; pure. */
@@ -44,8 +32,7 @@ export class IptablesCounterReader {
   /** @param emptied chains (`TABLE CHAIN`) whose rules were written anew since the reading before */
   constructor(table: RoutingTable, emptied: ReadonlySet<string> = new Set()) {
     this.#emptied = emptied;
-    for (const route of table.routes.values())
-      for (const [chain, owner] of endpointChainsOf(route)) this.#owners.set(chain, owner);
+    for (const route of table.routes.values()) addOwners(this.#owners, route);
   }
 
   line(line: string): void {
@@ -85,25 +72,16 @@ export class IptablesCounterReader {
 function refusal(chain: string, rule: string): Meaning | undefined {
   const target = / -j (REJECT|DROP)\b/.exec(rule)?.[1];
   if (target === undefined) return undefined;
+  const comment = /--comment (?:"([^"]*)"|(\S+))/.exec(rule);
+  const protocol = / -p (\w+)/.exec(rule)?.[1]?.toUpperCase() ?? '';
   const verdict = target === 'REJECT' ? 'reject' : 'drop';
-  if (chain === firewallChain) return rule.includes('127.0.0.0/8') ? refused('localnet', verdict) : undefined;
-  if (chain !== servicesChain && chain !== externalServicesChain && chain !== proxyFirewallChain)
-    return undefined;
-  const said = /--comment "([^" ]+) (has no endpoints|has no local endpoints|traffic not accepted)/.exec(
-    rule,
-  );
-  const protocol = / -p (\w+)/.exec(rule)?.[1]?.toUpperCase();
-  if (said === null || protocol === undefined) return undefined;
-  const [, name = '', why = ''] = said;
-  const id = `${name.includes(':') ? name : `${name}:`}/${protocol}`;
-  if (why === 'has no endpoints') return refused('no_endpoints', verdict, id);
-  return refused(why === 'has no local endpoints' ? 'no_local_endpoints' : 'source_range', verdict, id);
+  return refusalOf(chain, verdict, comment?.[1] ?? comment?.[2] ?? '', protocol);
 }
 
 /** Remembered while nobody reads; beyond it, less packets than before still tell that a rule began anew. */
 const emptiedMax = 20_000;
 
-export class IptablesCounts implements CounterSource {
+export class IptablesCounts implements RuleCounts {
   readonly name = 'iptables';
   readonly notes: readonly string[] = [];
   readonly #iptables: () => Pick<Iptables, 'saveCounted'> | undefined;
@@ -117,7 +95,19 @@ export class IptablesCounts implements CounterSource {
     this.#iptables = iptables;
   }
 
-  /** Runs `write`, which gives the document to the kernel: rules of the chains that it declares begin at 0. */
+  changing(): void {
+    // What counts is what the kernel is given.
+  }
+
+  changed(): void {
+    // As above.
+  }
+
+  close(): void {
+    // Nothing is open.
+  }
+
+  /** Rules of the chains that the document declares begin at 0. */
   async writing(document: string | Iterable<string>, write: () => Promise<void>): Promise<void> {
     // What is streamed makes new chains.
     const chains = typeof document === 'string' ? declaredChains(document) : [];

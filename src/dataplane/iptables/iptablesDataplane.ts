@@ -1,9 +1,11 @@
 /** iptables mode for one family: decides between partial and full syncs, applies documents, watches for other hands. */
-import { IptablesCounts } from './counts.ts';
+import { IptablesCounts, type RuleCounts } from './counts.ts';
+import { NftCounts } from './nftCounts.ts';
 import { Iptables, IptablesError, type IptablesOptions } from '../../linux/iptables/iptables.ts';
 import { openFingerprint, type Fingerprint } from '../../linux/iptables/fingerprint.ts';
 import { listLocalAddresses } from '../../linux/addresses.ts';
 import { AccountingCounters } from '../../linux/netlink/nfacct.ts';
+import type { NetlinkSocket, NetlinkSocketOptions } from '../../linux/netlink/socket.ts';
 import { conntrackBeLiberal } from '../../linux/sysctl.ts';
 import type { Logger } from '../../log/logger.ts';
 import type {
@@ -30,6 +32,8 @@ import { jumps, nodePortTail } from './staticRules.ts';
 export interface IptablesDataplaneOptions extends DataplaneOptions {
   /** As configured; it is in force only for IPv4 and where nodePortAddresses covers loopback. */
   readonly localhostNodePorts: boolean;
+  /** Counters of rules are asked for again and again: what rules that go have counted is kept. Default off. */
+  readonly serviceCounters?: 'off' | 'services' | 'endpoints';
 }
 
 /** What the mode uses of the machine. All but the first three have the real thing as their default. */
@@ -44,6 +48,8 @@ export interface IptablesDependencies {
   readonly tcpBeLiberal?: () => boolean;
   readonly fingerprint?: (iptables: Iptables) => Fingerprint;
   readonly iptables?: IptablesOptions;
+  /** Opens a netlink socket in the network namespace of the rules. */
+  readonly netlink?: (options: NetlinkSocketOptions) => NetlinkSocket;
   /** Milliseconds between two looks for changes by others; default 4 s. */
   readonly checkInterval?: number;
   /** What somebody else changed is put back; default true. If false, it is reported only. */
@@ -59,7 +65,8 @@ const wholeCheckShare = 1 / 20;
 export class IptablesDataplane implements Dataplane {
   readonly mode = 'iptables';
   readonly family: Dataplane['family'];
-  readonly counters = new IptablesCounts(() => this.#iptables);
+  /** Which of the two is known when the kind of iptables is. */
+  counters: RuleCounts = new IptablesCounts(() => this.#iptables);
   readonly #options: IptablesDataplaneOptions;
   readonly #deps: IptablesDependencies;
   readonly #log: Logger;
@@ -104,6 +111,13 @@ export class IptablesDataplane implements Dataplane {
       backend: features.backend,
     });
     this.#iptables = iptables;
+    if (features.backend === 'nft') {
+      this.counters = new NftCounts({
+        family: this.family,
+        lastWords: (this.#options.serviceCounters ?? 'off') !== 'off',
+        ...(this.#deps.netlink !== undefined && { open: this.#deps.netlink }),
+      });
+    }
     this.#tcpBeLiberal = (this.#deps.tcpBeLiberal ?? conntrackBeLiberal)();
     for (const table of ['mangle', 'nat', 'filter'] as const) await iptables.ensureChain(table, canaryChain);
     this.#monitor = new DriftMonitor({
@@ -130,17 +144,27 @@ export class IptablesDataplane implements Dataplane {
     const iptables = this.#iptables;
     const monitor = this.#monitor;
     if (iptables === undefined || monitor === undefined) throw new Error('iptables mode: sync before start');
+    const { counters } = this;
+    counters.changing(request.changes);
+    const full = await this.#sync(iptables, monitor, request);
+    counters.changed();
+    return { full };
+  }
+
+  /** @returns whether it was a full one */
+  async #sync(iptables: Iptables, monitor: DriftMonitor, request: SyncRequest): Promise<boolean> {
     const mirror = this.#mirror;
     if (!request.full && mirror !== undefined) {
       const recovered = await this.#syncPartial(iptables, monitor, mirror, request);
-      if (!recovered) return { full: false };
+      if (!recovered) return false;
     }
     await this.#syncFull(iptables, monitor, request);
-    return { full: true };
+    return true;
   }
 
   stop(): Promise<void> {
     this.#iptables?.close();
+    this.counters.close();
     this.#monitor?.stop();
     this.#monitor = undefined;
     if (this.#counters instanceof AccountingCounters) this.#counters.close();

@@ -94,13 +94,16 @@ export function forwardRules(settings: Settings): Rule[] {
   return rules;
 }
 
+/** Of the rule that has it, kubelet's too. */
+export const localnetComment = 'block incoming localnet connections';
+
 /** With route_localnet on, packets from the wire must not reach 127/8. Empty = KUBE-FIREWALL is not ours to write. */
 export function firewallRules(settings: Settings): Rule[] {
   if (!settings.localhostNodePorts) return [];
   return [
     {
       chain: firewallChain,
-      args: `${comment('block incoming localnet connections')} -d 127.0.0.0/8 ! -s 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP`,
+      args: `${comment(localnetComment)} -d 127.0.0.0/8 ! -s 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP`,
     },
   ];
 }

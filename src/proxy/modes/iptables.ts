@@ -32,7 +32,7 @@ export const iptablesMode: ModeSupport = {
   create({ config, options, events, report, log }) {
     const { localhostNodePorts, extras } = config;
     const dataplane = new IptablesDataplane(
-      { ...options, localhostNodePorts },
+      { ...options, localhostNodePorts, serviceCounters: extras.serviceCounters },
       {
         events,
         report,

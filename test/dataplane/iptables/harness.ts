@@ -13,6 +13,7 @@ import type { IptablesOptions } from '../../../src/linux/iptables/iptables.ts';
 import { parseSave } from '../../../src/linux/iptables/save.ts';
 import { AccountingCounters } from '../../../src/linux/netlink/nfacct.ts';
 import { withNetworkNamespace } from '../../../src/linux/netlink/namespace.ts';
+import { NetlinkSocket } from '../../../src/linux/netlink/socket.ts';
 import type { Backend } from '../../../src/linux/iptables/features.ts';
 import { silentLogger } from '../../../src/log/logger.ts';
 import type { RoutingTable } from '../../../src/services/types.ts';
@@ -90,6 +91,7 @@ export class World {
         tcpBeLiberal: () => false,
         fingerprint: () => this.inside(() => openFingerprint(this.backend, this.family, this.#commits)),
         iptables: this.options,
+        netlink: (options) => this.inside(() => new NetlinkSocket(options)),
         checkInterval: 3_600_000,
         ...deps,
       },

@@ -1,105 +1,37 @@
 /** Every packet is counted once, whatever happens to the elements that count it, and whenever they are read. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { withNetworkNamespace } from '../../../src/linux/netlink/namespace.ts';
-import type { Route } from '../../../src/services/types.ts';
-import { CounterAccumulator } from '../../../src/status/counters/accumulate.ts';
-import { inNamespace } from '../../support/namespace.ts';
-import { makeRoute, makeTable } from '../iptables/routes.ts';
+import type { Reading } from '../../../src/dataplane/counts.ts';
+import type { CounterAccumulator } from '../../../src/status/counters/accumulate.ts';
+import { addWayOut, countedOnce, countFlows, dns, sumOf } from '../countedTraffic.ts';
+import { makeTable } from '../iptables/routes.ts';
 import { World, type Driver } from './harness.ts';
 
-/** New UDP flows to port 53 of the address, a millisecond apart in tens. */
-function send(world: World, address: string, flows: number): Promise<void> {
-  const script = `
-    const { createSocket } = require('node:dgram');
-    let sent = 0;
-    const some = () => {
-      for (let i = 0; i < 10 && sent < ${flows}; i++, sent++) {
-        // A port of its own: one that is used again would be the flow of before.
-        const socket = createSocket('udp4');
-        const port = 20000 + sent;
-        socket.bind(port, () => socket.send('x', 53, '${address}', () => socket.close()));
-      }
-      if (sent < ${flows}) setTimeout(some, 2);
-    };
-    some();`;
-  const child = spawn('ip', ['netns', 'exec', world.namespace, process.execPath, '-e', script], {
-    stdio: ['ignore', 'inherit', 'inherit'],
-  });
-  return new Promise((resolve, reject) => {
-    child.once('error', reject);
-    child.once('close', (code) =>
-      code === 0 ? resolve() : reject(new Error(`the sender ended with ${code}`)),
-    );
-  });
-}
-
-function dns(endpoints: readonly number[], more: Partial<Parameters<typeof makeRoute>[0]> = {}): Route {
-  return makeRoute({
-    name: 'default/dns',
-    protocol: 'UDP',
-    clusterIP: '10.96.0.10',
-    port: 53,
-    endpoints: endpoints.map((n) => `10.244.0.${n}:53`),
-    ...more,
-  });
-}
-
-async function readInto(world: World, driver: Driver, counts: CounterAccumulator): Promise<void> {
+async function read(world: World, driver: Driver): Promise<Reading[]> {
   const reading = withNetworkNamespace(`/run/netns/${world.namespace}`, () =>
     driver.dataplane.counters?.read(),
   );
-  counts.take((await reading) ?? []);
-}
-
-function sumOf(counts: CounterAccumulator, kind: string): number {
-  let sum = 0;
-  for (const { meaning, packets } of counts.totals()) if (meaning.kind === kind) sum += packets;
-  return sum;
-}
-
-/** Never twice; a packet that is looked up on another processor while its element's last word is said is lost. */
-function countedOnce(counted: number, flows: number): void {
-  assert.ok(counted <= flows && counted >= flows - 5, `${counted} of ${flows}`);
+  return (await reading) ?? [];
 }
 
 async function withTraffic(
   affinitySeconds: number,
   step: (driver: Driver, round: number) => Promise<void>,
 ): Promise<{ counts: CounterAccumulator; flows: number }> {
-  const flows = 3000;
   const world = new World();
   try {
-    inNamespace(world.namespace, ['ip', 'link', 'add', 'out', 'type', 'veth', 'peer', 'name', 'in']);
-    inNamespace(world.namespace, ['ip', 'addr', 'add', '192.0.2.10/24', 'dev', 'out']);
-    for (const name of ['out', 'in']) inNamespace(world.namespace, ['ip', 'link', 'set', name, 'up']);
-    inNamespace(world.namespace, ['ip', 'route', 'add', 'default', 'dev', 'out']);
+    addWayOut(world.namespace);
     const driver = await world.start({ serviceCounters: 'endpoints' });
     await driver.to(makeTable([dns([1, 2, 3], { affinitySeconds })]), true);
-    const counts = new CounterAccumulator('IPv4', true);
-    const sending = { now: true };
-    const sent = send(world, '10.96.0.10', flows).finally(() => {
-      sending.now = false;
+    const counted = await countFlows({
+      namespace: world.namespace,
+      rounds: 150,
+      step: (round) => step(driver, round),
+      read: () => read(world, driver),
     });
-    let reads = 0;
-    const reading = (async () => {
-      for (; sending.now; reads++) {
-        await readInto(world, driver, counts);
-        await sleep(reads % 3 === 0 ? 0 : 20);
-      }
-    })();
-    let round = 0;
-    while (sending.now) {
-      await step(driver, round++);
-      await sleep(round % 4);
-    }
-    await Promise.all([sent, reading]);
-    assert.ok(round > 20 && reads > 5, `${round} changes, ${reads} readings`);
-    await readInto(world, driver, counts);
     assert.equal(driver.dataplane.counters?.leaving, 0, 'all that went have been heard');
-    return { counts, flows };
+    return counted;
   } finally {
     await world.close();
   }
@@ -140,7 +72,7 @@ test('nothing is kept of what went, and did not count', async () => {
         }),
       );
       await driver.to(makeTable(services), round === 0);
-      await readInto(world, driver, new CounterAccumulator('IPv4', true));
+      await read(world, driver);
     }
     assert.equal(driver.dataplane.counters?.leaving, 0);
   } finally {

@@ -130,7 +130,6 @@ export const cases: readonly Case[] = [
       { scale: 'moving', pods: ['mv-1', 'mv-2', 'mv-3'] },
       { from: 'caller', to: 'moving', times: 6 },
     ],
-    notIn: ['iptables'],
     expected: { connections: { moving: 45 }, refused: [['no_endpoints', 'reject', 2]] },
     but: {
       ipvs: { connections: { moving: 45 }, refused: [] },
