@@ -1,10 +1,11 @@
 /** Manifests from files: YAML or JSON, several documents a file, Lists, whole folders; into the same compact objects. */
 import { readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { LineCounter, isMap, isNode, isScalar, parseAllDocuments, parseDocument } from 'yaml';
-import type { Document } from 'yaml';
+import { LineCounter, isMap, isNode, isScalar, parseAllDocuments, parseDocument, visit } from 'yaml';
+import type { Document, ParseOptions, DocumentOptions, SchemaOptions, Tags } from 'yaml';
 import type { ApiObject, Kind } from '../api/objects.ts';
 import { fileReason } from '../config/fileError.ts';
+import { meant } from '../config/spelling.ts';
 import { jsonPlaces, type JsonPlace } from './jsonPositions.ts';
 import { decodeJsonObject } from './decode/json.ts';
 import { checkStrictly } from './strict.ts';
@@ -40,7 +41,10 @@ export interface ManifestObject {
   position(field: string): Position;
 }
 
-/** An object of a kind that no service proxy reads, but that says what Services mean: Pods and what makes them. */
+/**
+ * An object of a kind that no service proxy reads, but that says what Services mean: Pods and what makes them, and
+ * Endpoints, which somebody may take for slices.
+ */
 export interface OtherObject {
   readonly kind: string;
   readonly value: Readonly<Record<string, unknown>>;
@@ -60,7 +64,7 @@ export interface Manifests {
   readonly problems: readonly ManifestProblem[];
   /** Objects of kinds that no service proxy reads, as `Deployment`: how many of each. */
   readonly ignored: ReadonlyMap<string, number>;
-  /** Those of them that are Pods, or make Pods. */
+  /** Those of them that are Pods, make Pods, or are Endpoints. */
   readonly others: readonly OtherObject[];
 }
 
@@ -81,10 +85,13 @@ export function readManifests(paths: readonly string[], options: ReadOptions = {
   for (const path of paths) {
     try {
       if (path === '-') {
-        collected.file('stdin', (options.standardInput ?? (() => readFileSync(0, 'utf8')))());
+        collected.file('stdin', (options.standardInput ?? (() => decode(readFileSync(0))))());
         continue;
       }
-      for (const file of filesIn(path)) collected.file(file, readFileSync(file, 'utf8'));
+      const files = filesIn(path);
+      if (files.length === 0)
+        collected.problem({ file: path, message: 'there is no .yaml, .yml or .json file in this folder' });
+      for (const file of files) collected.file(file, decode(readFileSync(file)));
     } catch (error) {
       collected.problem({ file: path, message: `cannot be read: ${fileReason(error)}` });
     }
@@ -98,6 +105,33 @@ export function parseManifests(file: string, text: string, options: ReadOptions 
   collected.file(file, text);
   return collected;
 }
+
+/** UTF-8, or UTF-16 with its mark: what `kubectl get … > FILE` makes in Windows PowerShell. */
+function decode(bytes: Buffer): string {
+  const mark = bytes.length < 2 ? 0 : bytes.readUInt16BE(0);
+  if (mark === 0xfffe) return bytes.toString('utf16le', 2);
+  if (mark === 0xfeff && bytes.length % 2 === 0) return bytes.swap16().toString('utf16le', 2);
+  return bytes.toString('utf8');
+}
+
+/**
+ * YAML as kubectl reads it, which is version 1.1: `<<` merges maps, `yes` and `on` are booleans, `0777` is octal. Times
+ * stay text, as they are in JSON, and `1:30` is no number there.
+ */
+const asKubectl: ParseOptions & DocumentOptions & SchemaOptions = {
+  uniqueKeys: true,
+  schema: 'yaml-1.1',
+  merge: true,
+  customTags: (tags: Tags) =>
+    tags.flatMap((tag) => {
+      if (typeof tag === 'string') return tag;
+      if (tag.tag === 'tag:yaml.org,2002:timestamp' || tag.format === 'TIME') return [];
+      // A single y or n is left to be text: that costs nobody anything.
+      return tag.tag === 'tag:yaml.org,2002:bool' && tag.test !== undefined
+        ? { ...tag, test: new RegExp(tag.test.source.replace(/\b(?:Y\|y|N\|n)\|/, '')) }
+        : tag;
+    }),
+};
 
 function filesIn(path: string): string[] {
   if (!statSync(path).isDirectory()) return [path];
@@ -126,8 +160,23 @@ function isKind(kind: string): kind is Kind {
 type Path = readonly (string | number)[];
 type PlacedProblem = Pick<ManifestProblem, 'file' | 'message'> & Partial<ManifestProblem>;
 
-/** Kinds that are Pods or make them. */
-const podKinds = new Set([
+/** True: a kind of this name in another API group, as Knative's Service. */
+function isForeign(kind: Kind, apiVersion: unknown): boolean {
+  const group = (text: string): string => (text.includes('/') ? text.slice(0, text.indexOf('/')) : '');
+  return typeof apiVersion === 'string' && group(apiVersion) !== group(versions[kind][0] ?? '');
+}
+
+/** The kind that was probably meant by one that nobody reads. */
+function kindMeant(kind: string, apiVersion: unknown): Kind | undefined {
+  const kinds = (Object.keys(versions) as Kind[]).filter((one) => versions[one].includes(String(apiVersion)));
+  const same = kinds.find((one) => one.toLowerCase() === kind.toLowerCase());
+  if (same !== undefined || kind.length < 6) return same;
+  const near = meant(kind, kinds, 1);
+  return kinds.find((one) => one === near);
+}
+
+/** Kinds that are Pods or make them, and Endpoints. */
+const otherKinds = new Set([
   'Pod',
   'Deployment',
   'StatefulSet',
@@ -135,6 +184,7 @@ const podKinds = new Set([
   'ReplicaSet',
   'ReplicationController',
   'Job',
+  'Endpoints',
 ]);
 
 class Collector implements Manifests {
@@ -164,7 +214,7 @@ class Collector implements Manifests {
   }
 
   private documents(file: string, { text, at }: YamlPiece, lines: Lines): void {
-    const documents = parseAllDocuments(text, { uniqueKeys: true });
+    const documents = parseAllDocuments(text, asKubectl);
     for (const document of documents) {
       const [error] = document.errors;
       if (error !== undefined) {
@@ -176,12 +226,15 @@ class Collector implements Manifests {
         continue;
       }
       // Trees are large, and places are rarely asked for: what stands alone is read again then.
-      const tree = documents.length === 1 ? (): Document => parseDocument(text) : (): Document => document;
+      const tree =
+        documents.length === 1 ? (): Document => parseDocument(text, asKubectl) : (): Document => document;
       let value: unknown;
       try {
         value = document.toJS();
       } catch (failure) {
-        this.problem({ file, message: `cannot be read: ${(failure as Error).message}` });
+        const { line, col } = lines.counter.linePos(at + badAlias(document));
+        const message = `cannot be read: ${(failure as Error).message}`;
+        this.problem({ file, line, column: col, message });
         continue;
       }
       if (value !== null && value !== undefined)
@@ -205,7 +258,7 @@ class Collector implements Manifests {
     }
     values.forEach((value, i) => {
       const { text, at } = pieces.items[i]!;
-      const source = new Source(file, () => yamlPlaces(parseDocument(text), lines, at));
+      const source = new Source(file, () => yamlPlaces(parseDocument(text, asKubectl), lines, at));
       this.item(source, kind, apiVersion, value, []);
     });
     return true;
@@ -223,9 +276,14 @@ class Collector implements Manifests {
       this.problem({ ...at([]), field: 'kind', message: 'is missing' });
     } else if (kind.endsWith('List') && Array.isArray(items)) {
       items.forEach((item: unknown, i) => this.item(source, kind, apiVersion, item, [...path, 'items', i]));
-    } else if (!isKind(kind)) {
+    } else if (!isKind(kind) || isForeign(kind, apiVersion)) {
+      const near = this.strict && !isKind(kind) ? kindMeant(kind, apiVersion) : undefined;
+      if (near !== undefined) {
+        const message = `there is no kind ${JSON.stringify(kind)} in ${String(apiVersion)}; did you mean ${near}?`;
+        this.problem({ ...at(['kind']), field: 'kind', message });
+      }
       this.ignored.set(kind, (this.ignored.get(kind) ?? 0) + 1);
-      if (podKinds.has(kind)) {
+      if (otherKinds.has(kind)) {
         this.others.push({
           kind,
           value: value as Record<string, unknown>,
@@ -236,7 +294,8 @@ class Collector implements Manifests {
         });
       }
     } else if (typeof apiVersion !== 'string' || !versions[kind].includes(apiVersion)) {
-      const message = `${JSON.stringify(apiVersion)} is not read; ${kind} must be ${versions[kind].join(' or ')}`;
+      const said = apiVersion === undefined ? 'is missing' : `${JSON.stringify(apiVersion)} is not read`;
+      const message = `${said}; ${kind} must be ${versions[kind].join(' or ')}`;
       this.problem({ ...at(['apiVersion']), field: 'apiVersion', message });
     } else {
       this.object(source, kind, value, path);
@@ -265,7 +324,7 @@ class Collector implements Manifests {
     const object = decodeJsonObject(kind, value, ({ object: name, field, message }) => {
       if (said.has(field)) return;
       const at = source.position([...path, ...parseField(field)]);
-      this.problem({ ...at, object: `${kind} ${name}`, field, message });
+      this.problem({ ...at, object: `${kind} ${name}`.trim(), field, message });
     });
     if (object === undefined) return;
     this.objects.push({
@@ -329,9 +388,22 @@ class Lines {
   }
 }
 
+/** Where the first alias stands that names no anchor; 0 if none does. */
+function badAlias(document: Document): number {
+  let at = 0;
+  visit(document, {
+    Alias: (_, alias) => {
+      if (alias.resolve(document) !== undefined) return undefined;
+      at = alias.range?.[0] ?? 0;
+      return visit.BREAK;
+    },
+  });
+  return at;
+}
+
 /** Undefined: it is not one document without a fault. */
 function soundValue(text: string): { readonly value: unknown } | undefined {
-  const document = parseDocument(text, { uniqueKeys: true });
+  const document = parseDocument(text, asKubectl);
   if (document.errors.length > 0 || document.warnings.length > 0) return undefined;
   try {
     return { value: document.toJS() };

@@ -103,7 +103,8 @@ export function parseArguments(argv: readonly string[], extraFlags: ExtraFlags):
       const values: string[] = match?.[2] === undefined ? [] : [match[2]];
       while (values.length < count) {
         const value = argv[++i];
-        if (value === undefined)
+        // A second value that looks like a flag was forgotten.
+        if (value === undefined || (values.length > 0 && value.startsWith('--')))
           throw new UsageError(`flag needs ${count === 1 ? 'a value' : `${count} values`}: --${name}`);
         values.push(value);
       }

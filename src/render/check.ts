@@ -1,12 +1,17 @@
 /** `render --check`: everything a node would ignore or refuse, and traffic that will not go where it was meant to. */
-import type { Family, Service } from '../api/objects.ts';
+import type { EndpointSlice, Family, Service } from '../api/objects.ts';
 import { canonicalIP, familyOf, parseCIDR } from '../services/ip.ts';
+import { matchingAddresses } from '../services/nodePortAddresses.ts';
+import { quote } from '../services/problems.ts';
 import type { Problem, Route } from '../services/types.ts';
-import { checkEndpoints, checkSlices } from './checkEndpoints.ts';
+import { checkEndpoints } from './checkEndpoints.ts';
 import { checkSelectors } from './checkSelectors.ts';
+import { checkSlices } from './checkSlices.ts';
+import { checkHealthCheckPorts, checkSpec, checkType } from './checkSpec.ts';
 import type { ClusterObjects } from './cluster.ts';
 import { Findings, nameOf, type Finding } from './findings.ts';
 import type { Wanted } from './wanted.ts';
+import { listOf, mapOf, written } from './written.ts';
 
 /** `--service-node-port-range` of the API server, unless it was changed. */
 const nodePortRange = [30000, 32767] as const;
@@ -18,6 +23,16 @@ export function check(cluster: ClusterObjects, wanted: Wanted): Finding[] {
     const { namespace, name } = source.object.meta;
     const object = `${source.object.kind} ${namespace === '' ? 'default' : namespace}/${name}`;
     findings.at('note', source, object, field, 'passed_over', `ignored: ${reason}`);
+    if (source.object.kind === 'Service')
+      checkType(mapOf(source.value['spec']), (severity, ...found) =>
+        findings.at(severity, source, object, ...found),
+      );
+  }
+  for (const source of cluster.replaced ?? []) {
+    const { kind, meta } = source.object;
+    const object = `${kind} ${meta.namespace === '' ? '' : `${meta.namespace}/`}${meta.name}`;
+    const message = 'another one of this name comes later: only the last counts';
+    findings.at('warning', source, object, 'metadata.name', 'replaced', message);
   }
   for (const problem of wanted.problems) modelProblem(problem, cluster, findings);
   checkNode(cluster, wanted, findings);
@@ -25,11 +40,13 @@ export function check(cluster: ClusterObjects, wanted: Wanted): Finding[] {
   for (const service of cluster.services) {
     const own = routes.get(`${service.meta.namespace}/${service.meta.name}`) ?? [];
     checkService(service, wanted, findings);
+    checkSpec(service, cluster, wanted, findings);
     checkFamilies(service, own, findings);
     checkEndpoints(service, own, cluster, wanted, findings);
   }
   checkSelectors(cluster, findings);
-  checkSlices(cluster, findings);
+  checkSlices(cluster, wanted, findings);
+  checkHealthCheckPorts(cluster, findings);
   return findings.sorted();
 }
 
@@ -52,15 +69,33 @@ function modelProblem(
   cluster: ClusterObjects,
   findings: Findings,
 ): void {
-  const found = [...cluster.services, ...cluster.slices].find((one) => nameOf(one) === object);
+  const found = [...cluster.services, ...cluster.slices].find((one) => {
+    const name = nameOf(one);
+    return name === object || quote(name) === object;
+  });
+  // Two ports of one Service: told as an error of its own.
+  if (reason === 'duplicate_frontend' && found?.kind === 'Service') {
+    const { namespace, name } = found.meta;
+    if (field === 'spec.clusterIPs' && message.includes(` service port ${namespace}/${name}:`)) return;
+  }
   findings.at(
     'warning',
     found === undefined ? undefined : cluster.sources.get(found),
     object,
-    field.replace('[]', ''),
+    placeOf(found, field, message),
     reason,
     message,
   );
+}
+
+/** Fields that the service model names without their place in a list. */
+function placeOf(found: Service | EndpointSlice | undefined, field: string, message: string): string {
+  const service = /^metadata\.labels\[([^"\]]+)\]$/.exec(field)?.[1];
+  if (service !== undefined) return `metadata.labels["${service}"]`;
+  if (!field.includes('[]') || found?.kind !== 'Service') return field;
+  const nodePort = Number(/^\*:(\d+)\//.exec(message)?.[1]);
+  const index = found.ports.findLastIndex((port) => port.nodePort === nodePort);
+  return field.replace('[]', index < 0 ? '' : `[${index}]`);
 }
 
 function checkNode(cluster: ClusterObjects, { node, config, families }: Wanted, findings: Findings): void {
@@ -73,7 +108,28 @@ function checkNode(cluster: ClusterObjects, { node, config, families }: Wanted, 
   }
   if (node.name === '')
     warn('no_node', 'no node is named: every endpoint counts as on another node; use --node');
-  for (const { family, options } of families) {
+  const object = cluster.nodes.find(({ meta }) => meta.name === node.name);
+  const raw = object === undefined ? {} : (written(object, cluster) ?? {});
+  listOf(mapOf(raw['status'])['addresses']).forEach((entry, i) => {
+    const { type, address } = mapOf(entry);
+    if ((type !== 'InternalIP' && type !== 'ExternalIP') || canonicalIP(String(address)) !== undefined)
+      return;
+    const message = `${JSON.stringify(address)} is no IP address: skipped`;
+    findings.about('warning', object!, `status.addresses[${i}].address`, 'invalid_address', message);
+  });
+  node.podCIDRs.forEach((text, i) => {
+    if (object === undefined || parseCIDR(text) !== undefined) return;
+    const message = `${JSON.stringify(text)} is no CIDR: skipped`;
+    findings.about('warning', object, `spec.podCIDRs[${i}]`, 'invalid_cidr', message);
+  });
+  for (const { family, options, table } of families) {
+    const local = node.localAddresses.filter((ip) => familyOf(ip) === family);
+    const published = [...table.routes.values()].some(({ port }) => port.nodePort !== 0);
+    if (published && matchingAddresses(options.nodePortAddresses, local).length === 0)
+      warn(
+        'no_node_port_address',
+        `${family}: node ports answer nowhere: no known address of the node is in --nodeport-addresses (${options.nodePortAddresses.join(', ')})`,
+      );
     if (options.localDetector === undefined)
       warn(
         'no_local_detector',
@@ -97,7 +153,7 @@ function checkService(service: Service, { families }: Wanted, findings: Findings
     tell('warning', service, 'spec.ports', 'no_ports', 'there is no usable port: no rules are made');
   const wantedFamilies = families.map(({ family }) => family);
   const own = familiesOf(service);
-  if (own.every((family) => !wantedFamilies.includes(family)))
+  if (own.length > 0 && own.every((family) => !wantedFamilies.includes(family)))
     tell(
       'warning',
       service,

@@ -6,6 +6,7 @@ import type { ClusterObjects } from './cluster.ts';
 import type { Findings } from './findings.ts';
 import type { RenderNode } from './node.ts';
 import type { Wanted } from './wanted.ts';
+import { mapOf, written } from './written.ts';
 
 /** A port of a Service as written. */
 type PublishedPort =
@@ -53,8 +54,17 @@ export function checkEndpoints(
         'no_local_endpoints',
         `${which}: Local, and no ready endpoint is on ${nodeText(node)}: packets from here are dropped${elsewhere(route)}`,
       );
+    if (route.cluster.length > 0 && !route.endpoints.some(isReady))
+      findings.about(
+        'warning',
+        service,
+        field,
+        'terminating_only',
+        `${which}: all endpoints that serve are terminating: they are used until they are gone`,
+      );
     checkHints(service, route, field, which, node, findings);
   }
+  checkDistribution(service, routes, cluster, findings);
   checkPortNumbers(service, slices, cluster, findings);
 }
 
@@ -70,7 +80,11 @@ function elsewhere(route: Route): string {
     counts.set(endpoint.nodeName, (counts.get(endpoint.nodeName) ?? 0) + 1);
   }
   const nodes = [...counts].sort(([a], [b]) => (a < b ? -1 : 1));
-  if (nodes.length === 0) return '';
+  const nowhere = route.endpoints.filter((one) => isReady(one) && one.nodeName === '').length;
+  if (nodes.length === 0)
+    return nowhere === 0
+      ? ''
+      : ` (${nowhere} of the ready endpoints ${nowhere === 1 ? 'has' : 'have'} no nodeName)`;
   const more = nodes.length > 3 ? `, and ${nodes.length - 3} more nodes have some` : '';
   return ` (${nodes
     .slice(0, 3)
@@ -89,7 +103,7 @@ function whyNobody(
   }
   const own = slices.filter(({ addressType }) => addressType === port.family);
   if (own.length === 0) {
-    const types = [...new Set(slices.map(({ addressType }) => addressType))].join(', ');
+    const types = [...new Set(slices.map(({ addressType }) => addressType || '(none)'))].join(', ');
     return {
       reason: 'no_slices',
       message: `its EndpointSlices are of type ${types}, none is ${port.family}`,
@@ -99,8 +113,8 @@ function whyNobody(
   const same = ports.some(
     ({ name, protocol }) => (name ?? '') === port.portName && protocol === port.protocol,
   );
-  if (same || ports.length === 0)
-    return { reason: 'no_endpoints', message: 'its EndpointSlices have no endpoint for this port' };
+  if (ports.length === 0) return { reason: 'no_endpoints', message: 'its EndpointSlices have no ports' };
+  if (same) return { reason: 'no_endpoints', message: 'its EndpointSlices have no endpoint for this port' };
   const names = [
     ...new Set(
       ports.map(({ name, protocol }) => `${name === null || name === '' ? '(no name)' : name}/${protocol}`),
@@ -141,6 +155,21 @@ function checkHints(
     'hints_ignored',
     `${which}: the endpoints' topology hints are ignored: ${why}`,
   );
+}
+
+/** A wish of the Service that only hints of its endpoints fulfil. */
+function checkDistribution(
+  service: Service,
+  routes: readonly Route[],
+  cluster: ClusterObjects,
+  findings: Findings,
+): void {
+  const wish = mapOf(written(service, cluster)?.['spec'])['trafficDistribution'];
+  if (typeof wish !== 'string' || !wish.startsWith('Prefer')) return;
+  const endpoints = routes.flatMap((route) => route.endpoints);
+  if (endpoints.length === 0 || endpoints.some((one) => hasZones(one) || hasNodes(one))) return;
+  const message = `${wish} has no effect here: nodes go by the hints of endpoints, which the control plane writes, and none has any`;
+  findings.about('warning', service, 'spec.trafficDistribution', 'no_hints', message);
 }
 
 function hasZones(endpoint: Endpoint): boolean {
@@ -191,19 +220,4 @@ function hasSelector(service: Service, { sources }: ClusterObjects): boolean {
   const { spec } = source.value as { spec?: { selector?: unknown } };
   const selector = spec?.selector;
   return typeof selector === 'object' && selector !== null && Object.keys(selector).length > 0;
-}
-
-/** Slices whose Service is not there. */
-export function checkSlices(cluster: ClusterObjects, findings: Findings): void {
-  const known = new Set(cluster.services.map(({ meta }) => `${meta.namespace}/${meta.name}`));
-  for (const { source } of cluster.passedOver) {
-    const { namespace, name } = source.object.meta;
-    if (source.object.kind === 'Service') known.add(`${namespace === '' ? 'default' : namespace}/${name}`);
-  }
-  for (const slice of cluster.slices) {
-    if (slice.serviceName === '' || known.has(`${slice.meta.namespace}/${slice.serviceName}`)) continue;
-    const message = `there is no Service ${slice.meta.namespace}/${slice.serviceName}: the slice leads nowhere`;
-    const field = 'metadata.labels["kubernetes.io/service-name"]';
-    findings.about('warning', slice, field, 'no_service', message);
-  }
 }

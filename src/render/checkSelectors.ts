@@ -2,8 +2,7 @@
 import type { OtherObject } from '../cluster/manifests.ts';
 import type { ClusterObjects } from './cluster.ts';
 import type { Findings } from './findings.ts';
-
-type Json = Readonly<Record<string, unknown>>;
+import { listOf, mapOf, type Json } from './written.ts';
 
 /** A Pod, or the Pods that something makes. */
 interface PodLike {
@@ -24,8 +23,8 @@ export function checkSelectors(cluster: ClusterObjects, findings: Findings): voi
     if (served.has(`${service.meta.namespace}/${service.meta.name}`)) continue;
     const source = cluster.sources.get(service);
     if (source === undefined) continue;
-    const spec = map(source.value['spec']);
-    const selector = map(spec['selector']);
+    const spec = mapOf(source.value['spec']);
+    const selector = mapOf(spec['selector']);
     if (Object.keys(selector).length === 0) continue;
     const near = pods.filter(({ namespace }) => namespace === service.meta.namespace);
     const selected = near.filter(({ labels }) => matches(selector, labels));
@@ -47,9 +46,8 @@ export function checkSelectors(cluster: ClusterObjects, findings: Findings): voi
       );
       continue;
     }
-    const ports = Array.isArray(spec['ports']) ? (spec['ports'] as unknown[]) : [];
-    ports.forEach((published, i) => {
-      const target = map(published)['targetPort'];
+    listOf(spec['ports']).forEach((published, i) => {
+      const target = mapOf(published)['targetPort'];
       if (typeof target !== 'string' || /^\d+$/.test(target)) return;
       const without = selected.filter(({ portNames }) => !portNames.has(target));
       if (without.length === 0) return;
@@ -61,14 +59,13 @@ export function checkSelectors(cluster: ClusterObjects, findings: Findings): voi
 }
 
 function podsOf({ kind, value }: OtherObject): PodLike[] {
-  const metadata = map(value['metadata']);
-  const pod = kind === 'Pod' ? value : map(map(value['spec'])['template']);
-  const containers = map(pod['spec'])['containers'];
+  const metadata = mapOf(value['metadata']);
+  const pod = kind === 'Pod' ? value : mapOf(mapOf(value['spec'])['template']);
+  const containers = mapOf(pod['spec'])['containers'];
   const portNames = new Set<string>();
-  for (const container of Array.isArray(containers) ? (containers as unknown[]) : []) {
-    const ports = map(container)['ports'];
-    for (const port of Array.isArray(ports) ? (ports as unknown[]) : []) {
-      const name = map(port)['name'];
+  for (const container of listOf(containers)) {
+    for (const port of listOf(mapOf(container)['ports'])) {
+      const name = mapOf(port)['name'];
       if (typeof name === 'string') portNames.add(name);
     }
   }
@@ -77,14 +74,10 @@ function podsOf({ kind, value }: OtherObject): PodLike[] {
     {
       name: `${kind} ${String(metadata['name'])}`,
       namespace: typeof namespace === 'string' && namespace !== '' ? namespace : 'default',
-      labels: map(map(pod['metadata'])['labels']),
+      labels: mapOf(mapOf(pod['metadata'])['labels']),
       portNames,
     },
   ];
-}
-
-function map(value: unknown): Json {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : {};
 }
 
 function matches(selector: Json, labels: Json): boolean {

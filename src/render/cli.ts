@@ -59,8 +59,7 @@ export async function runRender(
     }
     const given = await parsed.inputs();
     for (const warning of given.warnings) io.err(`${warning}\n`);
-    if (parsed.switches.has('strict') && !parsed.switches.has('check'))
-      throw new UsageError('--strict needs --check');
+    refuseTogether(parsed, given);
     if (parsed.extra.has('diff')) return await runDiff(parsed, given, io);
     return parsed.switches.has('check')
       ? await runCheck(parsed, given, io)
@@ -68,6 +67,26 @@ export async function runRender(
   } catch (error) {
     return refuse(error, 'render', io);
   }
+}
+
+/** Throws UsageError where one flag would silently win over another. */
+function refuseTogether({ switches, extra }: ParsedArguments, { paths }: InputArguments): void {
+  if (switches.has('strict') && !switches.has('check')) throw new UsageError('--strict needs --check');
+  const asked = [
+    ...['check', 'json'].filter((name) => switches.has(name)),
+    ...['diff', 'output'].filter((name) => extra.has(name)),
+  ];
+  for (const [one, other] of [
+    ['check', 'diff'],
+    ['check', 'output'],
+    ['diff', 'output'],
+    ['json', 'output'],
+  ] as const)
+    if (asked.includes(one) && asked.includes(other))
+      throw new UsageError(`--${one} and --${other} cannot be given together`);
+  const sides = extra.get('diff') ?? [];
+  if ([...paths, ...sides].filter((path) => path === '-').length > 1)
+    throw new UsageError('standard input (-) can be read once only');
 }
 
 /** Says what was wrong; 2 for mistakes of the command line, 1 for everything else. */

@@ -11,6 +11,10 @@ export interface ClusterObjects {
   readonly sources: ReadonlyMap<Service | EndpointSlice | Node | ServiceCIDR, ManifestObject>;
   /** Pods and what makes them, where the manifests have them. */
   readonly others: readonly OtherObject[];
+  /** Objects of kind Endpoints, which nobody reads but the control plane. */
+  readonly legacyEndpoints?: readonly OtherObject[];
+  /** Objects that a later one of the same name replaces. */
+  readonly replaced?: readonly ManifestObject[];
   /** Services and slices that no node's proxy looks at, by their labels or because they are headless. */
   readonly passedOver: readonly PassedOver[];
   readonly problems: readonly ManifestProblem[];
@@ -33,8 +37,14 @@ export function clusterOf(manifests: Manifests): ClusterObjects {
   const serviceCIDRs = new Map<string, ServiceCIDR>();
   const sources = new Map<Service | EndpointSlice | Node | ServiceCIDR, ManifestObject>();
   const passedOver: PassedOver[] = [];
+  const replaced: ManifestObject[] = [];
+  const latest = new Map<string, ManifestObject>();
   for (const source of manifests.objects) {
     const { object } = source;
+    const identity = `${object.kind} ${source.object.meta.namespace || 'default'}/${object.meta.name}`;
+    const earlier = latest.get(identity);
+    if (earlier !== undefined) replaced.push(earlier);
+    latest.set(identity, source);
     if (object.kind === 'Service') {
       const field = labelField(source, proxyNameLabel);
       const service = inNamespace(object);
@@ -77,8 +87,10 @@ export function clusterOf(manifests: Manifests): ClusterObjects {
     nodes: sorted(nodes),
     serviceCIDRs: sorted(serviceCIDRs),
     sources,
-    others: manifests.others,
-    passedOver,
+    others: manifests.others.filter(({ kind }) => kind !== 'Endpoints'),
+    legacyEndpoints: manifests.others.filter(({ kind }) => kind === 'Endpoints'),
+    replaced,
+    passedOver: passedOver.filter(({ source }) => !replaced.includes(source)),
     problems: manifests.problems,
   };
 }

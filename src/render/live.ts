@@ -10,8 +10,9 @@ import type { Logger } from '../log/logger.ts';
 import { pointsmanVersion } from '../version.ts';
 import type { ClusterObjects } from './cluster.ts';
 
-/** Milliseconds that all lists together may take. */
+/** Milliseconds that a list may take; and that are given to one that has failed, for it may be a passing fault. */
 const patience = 30_000;
+const patienceAfterFailure = 5000;
 
 export type ApiAccess = Pick<ProxyConfig, 'clientConnection' | 'master'>;
 
@@ -56,13 +57,24 @@ async function list<T extends ApiObject>(
     found.set(`${object.meta.namespace}/${object.meta.name}`, object);
   };
   let timer: NodeJS.Timeout | undefined;
+  let hasFailed = false;
   let reflector: Reflector<T> | undefined;
   try {
     await new Promise<void>((resolve, reject) => {
-      timer = setTimeout(
-        () => reject(new Error(`the API server did not list ${resource.name} within ${patience / 1000} s`)),
-        patience,
-      );
+      const giveUpAfter = (milliseconds: number, reason: string): void => {
+        clearTimeout(timer);
+        const message = `the API server did not list ${resource.name} within ${milliseconds / 1000} s${reason}`;
+        timer = setTimeout(() => reject(new Error(message)), milliseconds);
+      };
+      giveUpAfter(patience, '');
+      // What goes wrong on the way is told once, with the refusal: there are several lists at a time.
+      const error: Logger['error'] = (message, fields = {}) => {
+        const { err } = fields;
+        const reason = err instanceof Error ? err.message : typeof err === 'string' ? err : message;
+        if (!hasFailed) giveUpAfter(patienceAfterFailure, `: ${reason}`);
+        hasFailed = true;
+      };
+      const quiet: Logger = { ...log, error, with: () => quiet };
       reflector = new Reflector({
         client,
         resource,
@@ -72,7 +84,7 @@ async function list<T extends ApiObject>(
           delete: ({ meta }) => found.delete(`${meta.namespace}/${meta.name}`),
           synced: () => resolve(),
         },
-        log,
+        log: quiet,
         hooks: {
           problem: ({ kind, object, field, message }) =>
             problems.push({ file: '', line: 0, column: 0, object: `${kind} ${object}`, field, message }),

@@ -2,8 +2,9 @@
 import type { Family, Node } from '../api/objects.ts';
 import type { ProxyConfig } from '../config/types.ts';
 import type { DataplaneOptions } from '../dataplane/dataplane.ts';
+import { UsageError } from '../config/flags.ts';
 import { meant } from '../config/spelling.ts';
-import { canonicalIP, familyOf } from '../services/ip.ts';
+import { canonicalIP, familyOf, parseCIDR } from '../services/ip.ts';
 import { localDetector } from '../services/localDetection.ts';
 import { nodeAddresses, nodeIPs, type NodeAddresses } from '../services/nodeAddresses.ts';
 import { nodePortCIDRs } from '../services/nodePortAddresses.ts';
@@ -75,7 +76,7 @@ export function chooseNode(nodes: readonly Node[], flags: NodeFlags, bindAddress
     name: node?.meta.name ?? flags.name,
     zone: node?.zone ?? flags.zone,
     known: node !== undefined,
-    podCIDRs: node?.podCIDRs ?? flags.podCIDRs,
+    podCIDRs: node?.podCIDRs ?? flags.podCIDRs.map(readCIDR),
     addresses,
     localAddresses: [...local],
     families,
@@ -84,8 +85,14 @@ export function chooseNode(nodes: readonly Node[], flags: NodeFlags, bindAddress
 
 function readIP(text: string): string {
   const ip = canonicalIP(text);
-  if (ip === undefined) throw new Error(`--node-ip: "${text}" is no IP address`);
+  if (ip === undefined) throw new UsageError(`--node-ip: "${text}" is no IP address`);
   return ip;
+}
+
+function readCIDR(text: string): string {
+  if (parseCIDR(text) === undefined)
+    throw new UsageError(`--pod-cidr: "${text}" is no network (as 10.244.1.0/24)`);
+  return text;
 }
 
 function shorten(names: readonly string[]): string {

@@ -4,7 +4,8 @@ import type { Logger } from '../log/logger.ts';
 export function stderrLogger(write: (text: string) => void): Logger {
   const say = (level: string, message: string, fields: Readonly<Record<string, unknown>> = {}): void => {
     const { err } = fields;
-    const reason = err instanceof Error ? `: ${err.message}` : '';
+    const said = err instanceof Error ? err.message : err;
+    const reason = typeof said === 'string' && said !== '' ? `: ${said}` : '';
     write(`${level}: ${message}${reason}\n`);
   };
   const logger: Logger = {

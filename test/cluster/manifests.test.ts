@@ -131,3 +131,28 @@ test('folders are read in order of name; what is missing is a problem, not an ex
     rmSync(folder, { recursive: true });
   }
 });
+
+test('UTF-16 with its mark, as Windows PowerShell writes; a folder without manifests; an alias of nothing', () => {
+  const folder = makeOwnedDirectory('manifests');
+  try {
+    const text = 'apiVersion: v1\r\nkind: Node\r\nmetadata: {name: ö}\r\n';
+    const little = Buffer.from(`\ufeff${text}`, 'utf16le');
+    const files = { little, big: Buffer.from(little).swap16(), plain: Buffer.from(`\ufeff${text}`) };
+    for (const [name, bytes] of Object.entries(files)) {
+      const path = join(folder, `${name}.yaml`);
+      writeFileSync(path, bytes);
+      const { objects, problems } = readManifests([path]);
+      assert.deepEqual(problems, [], name);
+      assert.equal(objects[0]?.object.meta.name, 'ö', name);
+    }
+    const empty = join(folder, 'empty');
+    mkdirSync(empty);
+    assert.deepEqual(readManifests([empty]).problems.map(formatProblem), [
+      `${empty}: there is no .yaml, .yml or .json file in this folder`,
+    ]);
+    const [alias] = parseManifests('a.yaml', 'kind: Node\nmetadata:\n  name: *nobody\n').problems;
+    assert.match(formatProblem(alias ?? assert.fail()), /^a\.yaml:3:9: cannot be read: .*nobody/);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});

@@ -162,7 +162,7 @@ const cases: readonly (readonly [name: string, text: string, findings: readonly 
   [
     'source ranges of the other family',
     service(
-      `{type: LoadBalancer, clusterIP: 10.96.0.1, loadBalancerSourceRanges: ["fd00::/8"], ${http}}\nstatus: {loadBalancer: {ingress: [{ip: 192.0.2.1}]}}`,
+      `{type: LoadBalancer, clusterIP: 10.96.0.1, loadBalancerSourceRanges: ["fd00::/8"], ports: [{name: http, port: 80, nodePort: 30080}]}\nstatus: {loadBalancer: {ingress: [{ip: 192.0.2.1}]}}`,
     ) + served,
     [
       '["fd00::/8"] | warning: Service shop/web spec.loadBalancerSourceRanges: no range is IPv4: the IPv4 load balancer address is open to everybody',

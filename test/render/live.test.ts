@@ -76,3 +76,11 @@ test('a server that does not answer is said in a sentence', async () => {
   assert.equal(answer.code, 1);
   assert.match(answer.err, /\/does\/not\/exist/);
 });
+
+test('an API server that refuses: one sentence with the reason, soon', async () => {
+  // Nobody may listen at port 0.
+  const { code, err } = await renderCommand('--master=http://127.0.0.1:0', '--node=node-1');
+  assert.equal(code, 1);
+  assert.match(err, /^Error: the API server did not list \w+ within 5 s: .*127\.0\.0\.1:0.*\n$/m);
+  assert.equal(err.match(/ECONNREFUSED|EADDRNOTAVAIL/g)?.length, 1, err);
+});

@@ -142,7 +142,7 @@ test('usage mistakes end with 2 and say what to do, unreadable objects with 1', 
     [['-f', objects, 'more.yaml'], 2, /what is "more\.yaml"/],
     [['-f', objects, '--mode', 'nft'], 2, /"nft" is none of iptables, nftables, ipvs, userspace/],
     [['-f', objects, '--family=4'], 2, /none of IPv4, IPv6, both/],
-    [['-f', objects, '--cluster-cidr', 'x'], 2, /ClusterCIDRs\[0\]/],
+    [['-f', objects, '--cluster-cidr', 'x'], 2, /--cluster-cidr: .*"x"/],
     [['-f'], 2, /needs a value: --filename/],
     [['-f', join(folder, 'missing')], 1, /missing: cannot be read/],
     [['-f', nodes], 1, /there are 2 Nodes: say which one with --node \(a, b\)/],
@@ -189,5 +189,21 @@ test('no door of the kernel is opened: nothing that render loads needs the nativ
       { encoding: 'utf8' },
     );
     assert.equal(said, 'native: 0, code: 0');
+  }
+});
+
+test('flags of which one would silently win over another are refused', async () => {
+  for (const [said, ...argv] of [
+    ['--check and --diff cannot be given together', '--check', '--diff', 'a', 'b'],
+    ['--check and --output cannot be given together', '--check', '-o', 'x', '-f', 'a'],
+    ['--json and --output cannot be given together', '--json', '-o', 'x', '-f', 'a'],
+    ['standard input (-) can be read once only', '--diff', '-', '-'],
+    ['flag needs 2 values: --diff', '--diff', 'a', '--node', 'n'],
+    ['--node-ip: "here" is no IP address', '--node-ip=here', '-f', '/dev/null'],
+    ['--pod-cidr: "pods" is no network', '--pod-cidr=pods', '-f', '/dev/null'],
+  ] as const) {
+    const { code, err } = await renderCommand(...argv);
+    assert.equal(code, 2, said);
+    assert.ok(err.includes(said), err);
   }
 });
