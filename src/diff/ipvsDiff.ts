@@ -1,7 +1,9 @@
 /** Wanted against what IPVS mode has in the kernel: virtual and real servers, sets, addresses of kube-ipvs0, rules. Pure. */
 import { chainsOf, deviceName, setIds, setName, type SetId } from '../dataplane/ipvs/names.ts';
+import { nodeSideOf } from '../dataplane/ipvs/nodeSide.ts';
 import { ownership } from '../dataplane/ipvs/ownership.ts';
 import {
+  everything,
   plan,
   printOperation,
   realServer,
@@ -13,11 +15,10 @@ import { canonical } from '../dataplane/ipvs/readRules.ts';
 import { jumps, rulesOf, type RuleSet } from '../dataplane/ipvs/rules.ts';
 import { settingsOf } from '../dataplane/ipvs/settings.ts';
 import { translate } from '../dataplane/ipvs/translate.ts';
-import { Touched, Wanted as Objects } from '../dataplane/ipvs/wanted.ts';
+import { Wanted as Objects } from '../dataplane/ipvs/wanted.ts';
 import type { SavedTable } from '../linux/iptables/save.ts';
 import { printRealServer, printServer } from '../linux/netlink/ipvs/objects.ts';
 import { cidrContains } from '../services/ip.ts';
-import { matchesAll, matchingAddresses } from '../services/nodePortAddresses.ts';
 import type { Wanted, WantedFamily } from '../render/wanted.ts';
 import { unmatched, type Difference } from './difference.ts';
 
@@ -42,12 +43,7 @@ export function diffIpvs(
 ): Difference[] {
   const { scheduler, excludeCIDRs } = config.ipvs;
   const settings = settingsOf({ ...options, scheduler, excludeCIDRs }, randomFully);
-  const all = [...state.nodeAddresses].sort();
-  const everywhere = matchesAll(options.nodePortAddresses);
-  const node = {
-    addresses: state.nodeAddresses,
-    nodePorts: everywhere ? all : [...matchingAddresses(options.nodePortAddresses, all)],
-  };
+  const node = nodeSideOf(options.nodePortAddresses, state.nodeAddresses);
   const wanted = new Objects();
   const owners = new Map<string, string>();
   for (const route of table.routes.values()) {
@@ -80,7 +76,7 @@ export function diffIpvs(
       wanted.server(key)?.endpoints.some((endpoint) => endpoint.key === real) !== true,
     first: false,
   });
-  for (const operation of [...steps.before, ...steps.after]) {
+  for (const operation of [...steps.before, ...steps.add, ...steps.remove]) {
     if ('entries' in operation) {
       const missing = operation.kind === 'addEntries';
       const where = setName(operation.set, family);
@@ -180,15 +176,4 @@ function diffRules(rules: RuleSet, actual: readonly SavedTable[], add: Add): voi
       add({ kind: 'missing', object: 'jump', where, wanted: [`-I ${jump.from} ${jump.args}`], actual: [] });
     }
   }
-}
-
-function everything(wanted: Objects, applied: Applied): Touched {
-  const touched = new Touched();
-  for (const key of [...wanted.serverKeys, ...applied.servers.keys()]) touched.servers.add(key);
-  for (const id of setIds) {
-    const texts = touched.entries.get(id)!;
-    for (const text of [...wanted.entries(id).keys(), ...applied.sets.get(id)!]) texts.add(text);
-  }
-  for (const address of [...wanted.addresses.keys(), ...applied.addresses]) touched.addresses.add(address);
-  return touched;
 }

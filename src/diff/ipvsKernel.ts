@@ -1,8 +1,8 @@
 /** What IPVS mode has in the kernel of this network namespace, but for its iptables rules; nothing is changed. */
 import type { Family } from '../api/objects.ts';
 import { openIpvs } from '../dataplane/ipvs/checks.ts';
-import { counts } from '../dataplane/ipvs/device.ts';
 import { deviceName, setIds } from '../dataplane/ipvs/names.ts';
+import { counts } from '../dataplane/ipvs/nodeSide.ts';
 import { realKey, type AppliedServer } from '../dataplane/ipvs/plan.ts';
 import { Sets } from '../dataplane/ipvs/sets.ts';
 import { serverFamily, serverKey } from '../linux/netlink/ipvs/objects.ts';

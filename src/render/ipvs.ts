@@ -1,5 +1,6 @@
 /** IPVS mode: sets, rules, virtual servers and the addresses of kube-ipvs0, each for its own tool, in the order of loading. */
 import { deviceName, setDefinition, setIds } from '../dataplane/ipvs/names.ts';
+import { counts, nodeSideOf } from '../dataplane/ipvs/nodeSide.ts';
 import { jumps, printRules, rulesOf, type RuleSet } from '../dataplane/ipvs/rules.ts';
 import { settingsOf, type IpvsOptions } from '../dataplane/ipvs/settings.ts';
 import { translate } from '../dataplane/ipvs/translate.ts';
@@ -12,8 +13,7 @@ import {
   type RealServer,
   type VirtualServer,
 } from '../linux/netlink/ipvs/objects.ts';
-import { familyOf, isLoopback } from '../services/ip.ts';
-import { matchingAddresses } from '../services/nodePortAddresses.ts';
+import { familyOf } from '../services/ip.ts';
 import type { RoutingTable } from '../services/types.ts';
 import type { Wanted, WantedFamily } from './wanted.ts';
 
@@ -43,10 +43,8 @@ export function ipvsContents(
 ): IpvsContents {
   const { family } = options;
   const settings = settingsOf(options, true);
-  const own = localAddresses.filter(
-    (ip) => familyOf(ip) === family && !isLoopback(ip) && !/^fe[89ab][0-9a-f]:/.test(ip),
-  );
-  const side = { addresses: new Set(own), nodePorts: matchingAddresses(options.nodePortAddresses, own) };
+  const own = localAddresses.filter((address) => counts({ family: familyOf(address), address }, family));
+  const side = nodeSideOf(options.nodePortAddresses, new Set(own));
   const objects = new Objects();
   for (const route of sortedRoutes(table.routes.values())) objects.add(translate(route, settings, side));
   return {

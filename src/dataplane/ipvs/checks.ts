@@ -1,7 +1,7 @@
 /** What has to be there before the mode can work, and the kernel settings it needs. Errors say what to install or load. */
 import type { Family } from '../../api/objects.ts';
 import { run } from '../../linux/exec.ts';
-import { isRefusal, ENOENT } from '../../linux/netlink/errors.ts';
+import { ENOENT, ERANGE, isRefusal } from '../../linux/netlink/errors.ts';
 import { NetlinkIpvs, type Ipvs } from '../../linux/netlink/ipvs/ipvs.ts';
 import type { VirtualServer } from '../../linux/netlink/ipvs/objects.ts';
 import { readSysctl, writeSysctl, type SysctlOptions } from '../../linux/sysctl.ts';
@@ -59,7 +59,8 @@ export function probeScheduler(ipvs: Ipvs, family: Family, scheduler: string): v
   try {
     ipvs.addServer(probe);
   } catch (error) {
-    if (isRefusal(error, ENOENT))
+    // ERANGE: the name is longer than any scheduler's.
+    if (isRefusal(error, ENOENT, ERANGE))
       throw new Error(
         `the kernel has no IPVS scheduler "${scheduler}": load module ip_vs_${scheduler} ("modprobe ip_vs_${scheduler}"; ${modulePackages}), or set ipvs.scheduler to one it has, such as rr`,
         { cause: error },

@@ -12,18 +12,10 @@ import {
   type LinkName,
 } from '../../linux/netlink/route.ts';
 import type { NetlinkSocket } from '../../linux/netlink/socket.ts';
-import { isLoopback } from '../../services/ip.ts';
+import { isServiceAddress } from '../serviceAddressMark.ts';
 import { modulePackages } from './checks.ts';
 import { deviceName } from './names.ts';
-
-/** Addresses that count: of the family, not loopback, not IPv6 link-local. */
-export function counts(
-  address: { readonly family: Family; readonly address: string },
-  family: Family,
-): boolean {
-  if (address.family !== family || isLoopback(address.address)) return false;
-  return !/^fe[89ab][0-9a-f]:/.test(address.address);
-}
+import { counts } from './nodeSide.ts';
 
 export interface Addresses {
   /** On kube-ipvs0. */
@@ -84,7 +76,8 @@ export class Device {
     const device = new Set<string>();
     const node = new Set<string>();
     for (const one of listLinkAddresses(this.#socket)) {
-      if (!counts(one, this.#family)) continue;
+      // Userspace mode has left its services' addresses on loopback; they go soon, and are no node's.
+      if (!counts(one, this.#family) || isServiceAddress(one)) continue;
       (one.index === this.#link?.index ? device : node).add(one.address);
     }
     return { device, node };

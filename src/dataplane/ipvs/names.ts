@@ -41,6 +41,10 @@ export const sharedChains: Readonly<Record<RuleTable, readonly string[]>> = {
   mangle: [],
 };
 
+/** Chains of table nat through which iptables mode and userspace mode lead packets to services. */
+export const otherModesChains = ['KUBE-NODEPORTS', 'KUBE-PORTALS-CONTAINER'] as const;
+
+/** In the order of filling: who may pass comes before what is guarded. They are emptied the other way round. */
 const setTypes = {
   'KUBE-LOOP-BACK': 'hash:ip,port,ip',
   'KUBE-CLUSTER-IP': 'hash:ip,port',
@@ -48,9 +52,9 @@ const setTypes = {
   'KUBE-EXTERNAL-IP-LOCAL': 'hash:ip,port',
   'KUBE-LOAD-BALANCER': 'hash:ip,port',
   'KUBE-LOAD-BALANCER-LOCAL': 'hash:ip,port',
-  'KUBE-LOAD-BALANCER-FW': 'hash:ip,port',
   'KUBE-LOAD-BALANCER-SOURCE-IP': 'hash:ip,port,ip',
   'KUBE-LOAD-BALANCER-SOURCE-CIDR': 'hash:ip,port,net',
+  'KUBE-LOAD-BALANCER-FW': 'hash:ip,port',
   'KUBE-NODE-PORT-TCP': 'bitmap:port',
   'KUBE-NODE-PORT-UDP': 'bitmap:port',
   'KUBE-NODE-PORT-LOCAL-TCP': 'bitmap:port',

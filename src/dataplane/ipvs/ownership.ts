@@ -1,8 +1,8 @@
 /** Which virtual servers are ours. The kernel marks no owner, but our device and sets record what was made by us. */
 import type { VirtualServer } from '../../linux/netlink/ipvs/objects.ts';
 import type { SetId } from './names.ts';
+import type { NodeSide } from './nodeSide.ts';
 import type { Applied } from './plan.ts';
-import type { NodeSide } from './translate.ts';
 
 const recordSets: readonly SetId[] = [
   'KUBE-CLUSTER-IP',

@@ -12,7 +12,7 @@ import {
 import { printHostAddress } from '../../linux/netlink/route.ts';
 import { deviceName, setIds, setName, type SetId } from './names.ts';
 import type { Family } from '../../api/objects.ts';
-import type { Touched, Wanted } from './wanted.ts';
+import { Touched, type Wanted } from './wanted.ts';
 
 export interface AppliedServer {
   readonly server: VirtualServer;
@@ -44,12 +44,14 @@ export type Operation =
     }
   | { readonly kind: 'addAddress' | 'removeAddress'; readonly address: string };
 
-/** In the order in which they are to be done. */
+/** Each list in the order in which it is to be done. */
 export interface Plan {
-  /** Before the rules: entries that rules and virtual servers count on. */
+  /** First of all: entries that rules and virtual servers count on. */
   readonly before: readonly Operation[];
-  /** After the rules. */
-  readonly after: readonly Operation[];
+  /** Virtual servers, who is behind them and no longer behind them, then addresses: one answers only when somebody is there. */
+  readonly add: readonly Operation[];
+  /** Last: what answers no longer, then its entries. */
+  readonly remove: readonly Operation[];
 }
 
 export interface PlanContext {
@@ -76,7 +78,7 @@ export function plan(wanted: Wanted, applied: Applied, touched: Touched, context
       else if (!want.has(text) && have.has(text)) deleting.push(text);
     }
     if (adding.length > 0) before.push({ kind: 'addEntries', set: id, entries: adding });
-    if (deleting.length > 0) lateEntries.push({ kind: 'deleteEntries', set: id, entries: deleting });
+    if (deleting.length > 0) lateEntries.unshift({ kind: 'deleteEntries', set: id, entries: deleting });
   }
   for (const key of touched.servers) planServer(key, wanted, applied, context, add, remove);
   for (const address of touched.addresses) {
@@ -84,8 +86,22 @@ export function plan(wanted: Wanted, applied: Applied, touched: Touched, context
       if (!applied.addresses.has(address)) add.push({ kind: 'addAddress', address });
     } else if (applied.addresses.has(address)) remove.push({ kind: 'removeAddress', address });
   }
-  // An address answers only when somebody is behind it, and its entries go when it answers no longer.
-  return { before, after: [...add, ...remove, ...lateEntries] };
+  return { before, add, remove: [...remove, ...lateEntries] };
+}
+
+/** Everything that is wanted or there. */
+export function everything(wanted: Wanted, applied: Applied): Touched {
+  const touched = new Touched();
+  for (const key of wanted.serverKeys) touched.servers.add(key);
+  for (const key of applied.servers.keys()) touched.servers.add(key);
+  for (const id of setIds) {
+    const texts = touched.entries.get(id)!;
+    for (const text of wanted.entries(id).keys()) texts.add(text);
+    for (const text of applied.sets.get(id)!) texts.add(text);
+  }
+  for (const address of wanted.addresses.keys()) touched.addresses.add(address);
+  for (const address of applied.addresses) touched.addresses.add(address);
+  return touched;
 }
 
 function planServer(

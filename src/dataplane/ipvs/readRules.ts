@@ -2,7 +2,7 @@
 import { canonicalRule } from '../../linux/iptables/canonical.ts';
 import type { Iptables } from '../../linux/iptables/iptables.ts';
 import { parseLine } from '../../linux/iptables/save.ts';
-import { chainsOf, type RuleTable } from './names.ts';
+import { chainsOf, otherModesChains, type RuleTable } from './names.ts';
 import { jumps, type Jump, type RuleSet } from './rules.ts';
 
 export interface RuleDifference {
@@ -11,6 +11,8 @@ export interface RuleDifference {
   readonly missing: readonly Jump[];
   /** What is wrong, in a few words; undefined if nothing is. */
   readonly wrong: string | undefined;
+  /** Rules of another mode are there. */
+  readonly otherMode: boolean;
 }
 
 const tables: readonly RuleTable[] = ['mangle', 'nat', 'filter'];
@@ -20,8 +22,10 @@ export async function compareRules(iptables: Iptables, rules: RuleSet): Promise<
   const different: RuleTable[] = [];
   const missing: Jump[] = [];
   const wrong: string[] = [];
+  let otherMode = false;
   for (const table of tables) {
     const chains = await readChains(iptables, table);
+    otherMode ||= otherModesChains.some((chain) => chains.has(chain));
     const wanted = new Map<string, string[]>(chainsOf[table].map((chain) => [chain, []]));
     for (const rule of rules[table]) wanted.get(rule.chain)?.push(canonical(rule.args));
     let differs = false;
@@ -42,7 +46,7 @@ export async function compareRules(iptables: Iptables, rules: RuleSet): Promise<
     }
     if (differs) different.push(table);
   }
-  return { tables: different, missing, wrong: wrong[0] };
+  return { tables: different, missing, wrong: wrong[0], otherMode };
 }
 
 /** A rule outside the mode's own chains that matches on the set, as an iptables command; undefined if there is none. */

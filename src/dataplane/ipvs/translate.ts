@@ -5,17 +5,11 @@ import {
   serviceScheduler2,
   type VirtualServer,
 } from '../../linux/netlink/ipvs/objects.ts';
-import { cidrContains, parseCIDR } from '../../services/ip.ts';
+import { cidrContains, isUnspecified, parseCIDR } from '../../services/ip.ts';
 import type { Endpoint, Frontend, Route, ServicePort } from '../../services/types.ts';
 import { ipvsOutFilterChain, type SetId } from './names.ts';
+import { canBeBound, type NodeSide } from './nodeSide.ts';
 import type { Settings } from './settings.ts';
-
-/** The node's own addresses of one family, without those of kube-ipvs0, loopback and IPv6 link-local ones. */
-export interface NodeSide {
-  readonly addresses: ReadonlySet<string>;
-  /** Those that answer node ports. */
-  readonly nodePorts: readonly string[];
-}
 
 /** A virtual server and who is behind it. */
 export interface WantedServer {
@@ -44,7 +38,7 @@ export function translate(route: Route, settings: Settings, node: NodeSide): Rou
   const outFilter: string[] = [];
 
   for (const endpoint of route.endpoints) {
-    if (!endpoint.isLocal) continue;
+    if (!endpoint.isLocal || isUnspecified(endpoint.ip)) continue;
     entries.push([
       'KUBE-LOOP-BACK',
       `${addressPort(endpoint.ip, port.protocol, endpoint.port)},${endpoint.ip}`,
@@ -55,14 +49,15 @@ export function translate(route: Route, settings: Settings, node: NodeSide): Rou
     servers.push({ server: virtualServer(port, ip, number, settings), endpoints, nodePort, port });
   };
   const bind = (ip: string): void => {
-    // An address that another interface has is the node's already.
-    if (node.addresses.has(ip)) return;
+    if (!canBeBound(ip)) return;
     addresses.push(ip);
     entries.push(['KUBE-IPVS-IPS', ip]);
   };
 
   for (const frontend of route.frontends) {
     const { kind, ip } = frontend;
+    // No set takes such an entry, and no packet comes for it.
+    if (isUnspecified(ip)) continue;
     if (kind === 'nodePort') {
       const bitmap = port.protocol === 'SCTP' ? undefined : port.protocol;
       const local = port.externalPolicyLocal;
@@ -97,7 +92,8 @@ export function translate(route: Route, settings: Settings, node: NodeSide): Rou
       if (route.external === 'drop') entries.push(['KUBE-DROP-EXTERNAL', text]);
     }
     answerAt(ip, frontend.port, endpointsOf(route, frontend), false);
-    bind(ip);
+    // An external address that another interface has is the node's already. A cluster IP never is, whoever has it.
+    if (kind === 'clusterIP' || !node.addresses.has(ip)) bind(ip);
   }
   if (port.healthCheckNodePort > 0)
     entries.push(['KUBE-HEALTH-CHECK-NODE-PORT', String(port.healthCheckNodePort)]);

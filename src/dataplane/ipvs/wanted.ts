@@ -16,6 +16,7 @@ export class Wanted {
   readonly #entries = new Map<SetId, Map<string, number>>(setIds.map((id) => [id, new Map()]));
   readonly #addresses = new Map<string, number>();
   readonly #outFilter = new Map<string, number>();
+  #shape = 0;
 
   add(objects: RouteObjects, touched?: Touched): void {
     for (const one of objects.servers) {
@@ -29,14 +30,14 @@ export class Wanted {
       touched?.servers.add(key);
     }
     for (const [id, text] of objects.entries) {
-      count(this.#entries.get(id)!, text, 1);
+      this.#countEntry(id, text, 1);
       touched?.entries.get(id)!.add(text);
     }
     for (const address of objects.addresses) {
       count(this.#addresses, address, 1);
       touched?.addresses.add(address);
     }
-    for (const rule of objects.outFilter) count(this.#outFilter, rule, 1);
+    this.#countRules(objects.outFilter, 1);
   }
 
   remove(objects: RouteObjects, touched: Touched): void {
@@ -48,14 +49,26 @@ export class Wanted {
       touched.servers.add(key);
     }
     for (const [id, text] of objects.entries) {
-      count(this.#entries.get(id)!, text, -1);
+      this.#countEntry(id, text, -1);
       touched.entries.get(id)!.add(text);
     }
     for (const address of objects.addresses) {
       count(this.#addresses, address, -1);
       touched.addresses.add(address);
     }
-    for (const rule of objects.outFilter) count(this.#outFilter, rule, -1);
+    this.#countRules(objects.outFilter, -1);
+  }
+
+  #countEntry(id: SetId, text: string, by: 1 | -1): void {
+    const entries = this.#entries.get(id)!;
+    const filled = entries.size > 0;
+    count(entries, text, by);
+    if (filled !== entries.size > 0) this.#shape++;
+  }
+
+  #countRules(rules: readonly string[], by: 1 | -1): void {
+    for (const rule of rules) count(this.#outFilter, rule, by);
+    if (rules.length > 0) this.#shape++;
   }
 
   server(key: string): WantedServer | undefined {
@@ -72,6 +85,11 @@ export class Wanted {
 
   get addresses(): { has(address: string): boolean; keys(): Iterable<string>; readonly size: number } {
     return this.#addresses;
+  }
+
+  /** Another number where the rules may be others: a set is filled or emptied, or there are other rules of KUBE-IPVS-OUT-FILTER. */
+  get shape(): number {
+    return this.#shape;
   }
 
   filled(id: SetId): boolean {

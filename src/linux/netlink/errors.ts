@@ -57,8 +57,10 @@ export const EAGAIN = 11;
 export const EBUSY = 16;
 export const EEXIST = 17;
 export const EINVAL = 22;
+export const ERANGE = 34;
 export const ERESTART = 85;
 export const EOPNOTSUPP = 95;
+export const EADDRNOTAVAIL = 99;
 export const ENOBUFS = 105;
 
 /** True for a refusal with one of these errnos. */

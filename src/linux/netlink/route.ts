@@ -1,7 +1,7 @@
 /** Addresses and links over rtnetlink (linux/rtnetlink.h). */
 import { addressBytes, formatAddress } from '../address-bytes.ts';
 import { AF_INET, AF_INET6 } from './conntrack-entry.ts';
-import { EEXIST, isRefusal } from './errors.ts';
+import { EADDRNOTAVAIL, EEXIST, isRefusal } from './errors.ts';
 import { NLM_F_CREATE, NLM_F_EXCL, attributesOf, get32, put32, type Message } from './message.ts';
 import { NETLINK_ROUTE, NetlinkSocket } from './socket.ts';
 
@@ -39,7 +39,6 @@ const IFF_LOOPBACK = 8;
 const ENODEV = 19;
 /** EACCES (prohibit), EINVAL (blackhole), ENETUNREACH, EHOSTUNREACH. */
 const noRoute = [13, 22, 101, 113];
-const EADDRNOTAVAIL = 99;
 const RTMGRP_LINK = 0x1;
 /** Bits of the groups RTNLGRP_IPV4_IFADDR (5) and RTNLGRP_IPV6_IFADDR (9). */
 const RTMGRP_IPV4_IFADDR = 0x10;

@@ -59,7 +59,7 @@ export function connectFrom(namespace: string, protocol: Protocol, ip: string, p
 export async function talk(namespace: string, protocol: Protocol, ip: string, port: number): Promise<string> {
   const connection = connectFrom(namespace, protocol, ip, port);
   try {
-    const { outcome, greeting } = await connection.first(5000);
+    const { outcome, greeting } = await connection.first(30_000);
     return greeting === undefined ? outcome : `${greeting.pod} ${greeting.peer}`;
   } finally {
     connection.close();
@@ -134,12 +134,15 @@ export class Node {
   }
 }
 
-/** What a client in a namespace (`''` = the node itself) gets from a new connection: the server's line, `refused` or `silence`. */
-export async function ask(namespace: string, address: string, port: number): Promise<string> {
+/**
+ * What a client in a namespace (`''` = the node itself) gets from a new connection: the server's line, `refused` or
+ * `silence`, when nothing has come for `seconds`; the fewer where nothing is to come.
+ */
+export async function ask(namespace: string, address: string, port: number, seconds = 30): Promise<string> {
   const words = [
     ...(namespace === '' ? [] : ['ip', 'netns', 'exec', namespace]),
     'timeout',
-    '4',
+    String(seconds),
     'bash',
     '-c',
     `exec 3<>/dev/tcp/${address}/${port} && head -n 1 <&3`,
@@ -175,7 +178,7 @@ export class Held {
     const line = this.#lines.shift();
     if (line !== undefined) return line;
     return await new Promise((resolve) => {
-      const timer = setTimeout(() => resolve('silence'), 5000);
+      const timer = setTimeout(() => resolve('silence'), 30_000);
       this.#wanted = (text) => {
         clearTimeout(timer);
         this.#wanted = undefined;

@@ -8,7 +8,7 @@ import { makeRoute } from '../iptables/routes.ts';
 import { Driver, sh, whyNoIpvs } from './guest.ts';
 
 const skip = whyNoIpvs();
-const timeout = 120_000;
+const timeout = 400_000;
 const debian = /on Debian .* linux-image-amd64/;
 
 describe('IPVS mode without its modules', { skip, timeout }, () => {

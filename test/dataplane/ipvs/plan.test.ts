@@ -12,7 +12,8 @@ import {
   type PlanContext,
 } from '../../../src/dataplane/ipvs/plan.ts';
 import { settingsOf } from '../../../src/dataplane/ipvs/settings.ts';
-import { translate, type NodeSide } from '../../../src/dataplane/ipvs/translate.ts';
+import type { NodeSide } from '../../../src/dataplane/ipvs/nodeSide.ts';
+import { translate } from '../../../src/dataplane/ipvs/translate.ts';
 import { Touched, Wanted } from '../../../src/dataplane/ipvs/wanted.ts';
 import { serverKey } from '../../../src/linux/netlink/ipvs/objects.ts';
 import type { Route } from '../../../src/services/types.ts';
@@ -66,8 +67,8 @@ function execute(kernel: Applied, operation: Operation): void {
 }
 
 function run(kernel: Applied, wanted: Wanted, touched: Touched, of = context): Operation[] {
-  const { before, after } = plan(wanted, kernel, touched, of);
-  const all = [...before, ...after];
+  const { before, add, remove } = plan(wanted, kernel, touched, of);
+  const all = [...before, ...add, ...remove];
   for (const operation of all) execute(kernel, operation);
   return all;
 }
@@ -150,6 +151,82 @@ describe('plans', () => {
     );
   });
 
+  it('who may pass a guarded address is known before it is guarded, and after it is no longer', () => {
+    const wanted = new Wanted();
+    const kernel = emptyKernel();
+    const balanced = { name: 'a/s', clusterIP: '10.96.1.1', port: 80, loadBalancerIPs: ['198.51.100.7'] };
+    const open = makeRoute(balanced);
+    const guarded = makeRoute({ ...balanced, sourceRanges: ['192.0.2.0/24'] });
+    const change = (before: Route | undefined, after: Route): string[] => {
+      const touched = new Touched();
+      if (before !== undefined) wanted.remove(translate(before, settings, node), touched);
+      wanted.add(translate(after, settings, node), touched);
+      return run(kernel, wanted, touched).flatMap((one) => ('set' in one ? one.set : []));
+    };
+    change(undefined, open);
+    const sets = ['KUBE-LOAD-BALANCER-SOURCE-IP', 'KUBE-LOAD-BALANCER-SOURCE-CIDR', 'KUBE-LOAD-BALANCER-FW'];
+    assert.deepEqual(change(open, guarded), sets);
+    assert.deepEqual(change(guarded, open), [...sets].reverse());
+  });
+
+  it('rules are made anew only where a set is filled or emptied, or a guarded address comes or goes', () => {
+    const wanted = new Wanted();
+    const touched = new Touched();
+    const shapes = [wanted.shape];
+    const add = (more: object): void => {
+      const name = `a/s${shapes.length}`;
+      const route = makeRoute({ name, clusterIP: `10.96.1.${shapes.length}`, port: 80, ...more });
+      wanted.add(translate(route, settings, node), touched);
+      shapes.push(wanted.shape);
+    };
+    add({});
+    add({});
+    add({ endpoints: ['10.244.2.9:80'] });
+    add({ loadBalancerIPs: ['198.51.100.7'], sourceRanges: ['203.0.113.0/24'] });
+    add({ loadBalancerIPs: ['198.51.100.8'], sourceRanges: ['203.0.113.0/24'] });
+    const changed = shapes.slice(1).map((shape, i) => shape !== shapes[i]);
+    assert.deepEqual(changed, [true, false, false, true, true]);
+  });
+
+  it('a virtual server of other scheduler, flags or time-out is edited, and keeps who is behind it', () => {
+    const spec = { name: 'a/s', clusterIP: '10.96.1.1', port: 80, endpoints: ['10.244.2.9:80'] };
+    const wanted = new Wanted();
+    const kernel = emptyKernel();
+    const touched = new Touched();
+    const plain = makeRoute(spec);
+    wanted.add(translate(plain, settings, node), touched);
+    run(kernel, wanted, touched);
+    const sticky = makeRoute({ ...spec, affinitySeconds: 600 });
+    wanted.remove(translate(plain, settings, node), touched);
+    wanted.add(translate(sticky, settings, node), touched);
+    const commands = (): string[] =>
+      run(kernel, wanted, touched).map((operation) => printOperation(operation, 'IPv4'));
+    assert.deepEqual(commands(), ['ipvsadm -E -t 10.96.1.1:80 -s rr -p 600']);
+    const entry = kernel.servers.get('10.96.1.1:80/TCP')!;
+    kernel.servers.set('10.96.1.1:80/TCP', { ...entry, server: { ...entry.server, scheduler: 'wlc' } });
+    assert.deepEqual(commands(), ['ipvsadm -E -t 10.96.1.1:80 -s rr -p 600']);
+    assert.deepEqual(commands(), []);
+  });
+
+  it('ports come and go: the cluster IP is bound once, and unbound with the last', () => {
+    const wanted = new Wanted();
+    const kernel = emptyKernel();
+    let before: Route[] = [];
+    const to = (...ports: number[]): string[] => {
+      const touched = new Touched();
+      for (const route of before) wanted.remove(translate(route, settings, node), touched);
+      before = ports.map((port) =>
+        makeRoute({ name: 'a/s', portName: `p${port}`, clusterIP: '10.96.1.1', port }),
+      );
+      for (const route of before) wanted.add(translate(route, settings, node), touched);
+      return run(kernel, wanted, touched).flatMap((one) => ('address' in one ? one.kind : []));
+    };
+    assert.deepEqual(to(80, 81), ['addAddress']);
+    assert.deepEqual(to(80), []);
+    assert.deepEqual(to(80, 81, 82), []);
+    assert.deepEqual(to(), ['removeAddress']);
+  });
+
   it('weights: 0 is mended at the first sync and on return, other values stay', () => {
     const route = makeRoute({
       name: 'a/s',
@@ -166,8 +243,8 @@ describe('plans', () => {
     reals.set('10.244.2.8:80', 7);
     reals.set('10.244.2.9:80', 0);
     const kinds = (of: Partial<PlanContext>): string[] => {
-      const { before, after } = plan(wanted, kernel, touched, { ...context, ...of });
-      return [...before, ...after].map((one) => printOperation(one, 'IPv4'));
+      const { before, add, remove } = plan(wanted, kernel, touched, { ...context, ...of });
+      return [...before, ...add, ...remove].map((one) => printOperation(one, 'IPv4'));
     };
     const mended = ['ipvsadm -e -t 10.96.1.1:80 -r 10.244.2.9:80 -m -w 1'];
     assert.deepEqual(kinds({}), []);

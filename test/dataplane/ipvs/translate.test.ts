@@ -4,7 +4,8 @@ import { describe, it } from 'node:test';
 import { setIds, setName, type SetId } from '../../../src/dataplane/ipvs/names.ts';
 import { printRules, rulesOf } from '../../../src/dataplane/ipvs/rules.ts';
 import { settingsOf, type IpvsOptions, type Settings } from '../../../src/dataplane/ipvs/settings.ts';
-import { translate, type NodeSide } from '../../../src/dataplane/ipvs/translate.ts';
+import type { NodeSide } from '../../../src/dataplane/ipvs/nodeSide.ts';
+import { translate } from '../../../src/dataplane/ipvs/translate.ts';
 import { Touched, Wanted } from '../../../src/dataplane/ipvs/wanted.ts';
 import { printServer } from '../../../src/linux/netlink/ipvs/objects.ts';
 import type { Route } from '../../../src/services/types.ts';
@@ -197,6 +198,38 @@ describe('translation', () => {
     assert.ok(touched.servers.has('192.0.2.10:30080/TCP'));
   });
 
+  it('a cluster IP is put on the device whoever else has it', () => {
+    const side = { addresses: new Set(['192.0.2.10', '10.96.0.1']), nodePorts: [] };
+    const wanted = wantedOf([makeRoute({ name: 'a/s', clusterIP: '10.96.0.1', port: 80 })], settings, side);
+    assert.ok(wanted.addresses.has('10.96.0.1'));
+    assert.ok(wanted.entries('KUBE-IPVS-IPS').has('10.96.0.1'));
+  });
+
+  it("a load balancer's loopback, multicast or unspecified address is neither bound nor guarded", () => {
+    for (const ip of ['127.0.0.1', '0.0.0.0', '224.0.0.1', '255.255.255.255']) {
+      const wanted = wantedOf([
+        makeRoute({ name: 'a/s', clusterIP: '10.96.0.1', port: 80, loadBalancerIPs: [ip] }),
+      ]);
+      assert.deepEqual([...wanted.addresses.keys()], ['10.96.0.1'], ip);
+      // All its other ports would be refused: on loopback, to the node's own processes.
+      assert.deepEqual([...wanted.entries('KUBE-IPVS-IPS').keys()], ['10.96.0.1'], ip);
+    }
+  });
+
+  it('unspecified addresses are no entries of sets, which take none', () => {
+    const wanted = wantedOf([
+      makeRoute({
+        name: 'a/s',
+        clusterIP: '10.96.0.1',
+        port: 80,
+        externalIPs: ['0.0.0.0'],
+        endpoints: ['0.0.0.0:80L', '10.244.1.5:80L'],
+      }),
+    ]);
+    assert.deepEqual(Object.keys(members(wanted)), ['KUBE-LOOP-BACK', 'KUBE-CLUSTER-IP', 'KUBE-IPVS-IPS']);
+    assert.deepEqual(members(wanted)['KUBE-LOOP-BACK'], ['10.244.1.5,tcp:80,10.244.1.5']);
+  });
+
   it('SCTP node ports are kept by address, Maglev hashing tells ports apart', () => {
     const mh = settingsOf({ ...options, scheduler: 'mh' }, true);
     const wanted = wantedOf(
@@ -216,6 +249,31 @@ describe('translation', () => {
     assert.deepEqual(members(wanted)['KUBE-NODE-PORT-SCTP-HASH'], both);
     assert.deepEqual(members(wanted)['KUBE-NODE-PORT-LOCAL-SCTP-HASH'], both);
     assert.ok(servers(wanted)[0]?.startsWith('-A --sctp-service 10.244.1.1:30007 -s mh -b mh-port'));
+  });
+
+  it('IPv6: addresses of 128 bits, ranges and single addresses as ipset prints them', () => {
+    const six = settingsOf({ ...ipv6Options, scheduler: '', excludeCIDRs: [] }, true);
+    const wanted = wantedOf(
+      [
+        makeRoute({
+          name: 'a/s',
+          clusterIP: 'fd00:10:96::a',
+          port: 80,
+          affinitySeconds: 60,
+          loadBalancerIPs: ['2001:db8:1::7'],
+          sourceRanges: ['2001:db8:2::/48', '2001:db8:3::1/128'],
+        }),
+      ],
+      six,
+    );
+    assert.deepEqual(wanted.outFilter, [
+      '-s 2001:db8:1::7/128 -m ipvs --vaddr 2001:db8:1::7 --vproto tcp --vport 80 -j DROP',
+    ]);
+    assert.deepEqual(members(wanted)['KUBE-LOAD-BALANCER-SOURCE-CIDR'], [
+      '2001:db8:1::7,tcp:80,2001:db8:2::/48',
+      '2001:db8:1::7,tcp:80,2001:db8:3::1',
+    ]);
+    assert.deepEqual(wanted.server('[fd00:10:96::a]:80/TCP')?.server.prefixLength, 128);
   });
 
   it('IPv6 names are cut to what the kernel takes', () => {

@@ -1,12 +1,14 @@
 /** What kube-proxy's own tests of this mode expect of Services, as far as it is decided before the kernel is asked. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { counts } from '../../../src/dataplane/ipvs/device.ts';
+import type { NodeSide } from '../../../src/dataplane/ipvs/nodeSide.ts';
 import type { SetId } from '../../../src/dataplane/ipvs/names.ts';
 import { rulesOf } from '../../../src/dataplane/ipvs/rules.ts';
 import { settingsOf } from '../../../src/dataplane/ipvs/settings.ts';
-import { translate, type NodeSide } from '../../../src/dataplane/ipvs/translate.ts';
+import { translate } from '../../../src/dataplane/ipvs/translate.ts';
 import { Wanted } from '../../../src/dataplane/ipvs/wanted.ts';
+import { servicePorts } from '../../../src/services/servicePorts.ts';
+import { service as buildService } from '../../services/build.ts';
 import { ipv4Options, makeRoute, type Spec } from '../iptables/routes.ts';
 
 const settings = settingsOf({ ...ipv4Options, scheduler: '', excludeCIDRs: [] }, true);
@@ -88,6 +90,17 @@ describe("vectors of kube-proxy's tests", () => {
     ]);
   });
 
+  it('external IPs of both families and of loopback: virtual servers for the family', () => {
+    const object = buildService('svc1', { externalIPs: ['50.60.70.81', '2012::51', '127.0.0.1'] });
+    const [port] = servicePorts(object, { family: 'IPv4' });
+    const wanted = wantedOf([{ ...service, externalIPs: port?.externalIPs ?? [] }], []);
+    assert.deepEqual(Object.keys(servers(wanted)), [
+      '10.20.30.41:80/TCP',
+      '50.60.70.81:80/TCP',
+      '127.0.0.1:80/TCP',
+    ]);
+  });
+
   it('rules of KUBE-SERVICES with all kinds of frontends', () => {
     const wanted = wantedOf([{ ...service, externalIPs: ['50.60.70.81'], loadBalancerIPs: ['1.2.3.4'] }]);
     const words = chain(wanted, 'KUBE-SERVICES').map((args) => {
@@ -120,6 +133,17 @@ describe("vectors of kube-proxy's tests", () => {
     assert.deepEqual(entries(none, 'KUBE-LOOP-BACK'), []);
   });
 
+  it('endpoints of this node are masqueraded to themselves, ready or not', () => {
+    const route = makeRoute({ ...service, endpoints: ['10.180.0.1:80L', '10.180.0.2:80L', '10.180.1.1:80'] });
+    const endpoints = route.endpoints.map((one, i) => ({ ...one, ready: i !== 0, serving: i !== 0 }));
+    const wanted = new Wanted();
+    wanted.add(translate({ ...route, endpoints }, settings, { addresses: new Set(), nodePorts: [] }));
+    assert.deepEqual(entries(wanted, 'KUBE-LOOP-BACK'), [
+      '10.180.0.1,tcp:80,10.180.0.1',
+      '10.180.0.2,tcp:80,10.180.0.2',
+    ]);
+  });
+
   it('health-check node ports', () => {
     const specs = [30000, 30001].map((port): Spec => ({
       ...service,
@@ -128,6 +152,8 @@ describe("vectors of kube-proxy's tests", () => {
       healthCheckNodePort: port,
     }));
     assert.deepEqual(entries(wantedOf(specs), 'KUBE-HEALTH-CHECK-NODE-PORT'), ['30000', '30001']);
+    // Also where no address of the node answers node ports.
+    assert.deepEqual(entries(wantedOf(specs, []), 'KUBE-HEALTH-CHECK-NODE-PORT'), ['30000', '30001']);
   });
 
   it('a cluster IP with several ports is bound once', () => {
@@ -138,17 +164,6 @@ describe("vectors of kube-proxy's tests", () => {
       nodePort: 3000 + port,
     }));
     assert.deepEqual([...wantedOf(ports).addresses.keys()], ['10.20.30.41']);
-  });
-
-  it('which addresses of the node count', () => {
-    const count = (family: 'IPv4' | 'IPv6', address: string): boolean => counts({ family, address }, family);
-    assert.equal(count('IPv4', '127.0.0.1'), false);
-    assert.equal(count('IPv6', '::1'), false);
-    assert.equal(count('IPv6', 'fe80::1'), false);
-    assert.equal(count('IPv6', 'febf::1'), false);
-    assert.equal(count('IPv6', 'fec0::1'), true);
-    assert.equal(count('IPv4', '169.254.1.1'), true);
-    assert.equal(counts({ family: 'IPv6', address: 'fd00::1' }, 'IPv4'), false);
   });
 
   it('the order in which Services come to be known decides nothing', () => {
