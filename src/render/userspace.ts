@@ -4,6 +4,7 @@ import { sortedRoutes } from '../dataplane/iptables/document.ts';
 import { fullDocument, jumpsFor } from '../dataplane/userspace/ruleSet.ts';
 import { finish } from '../dataplane/userspace/steps.ts';
 import {
+  commonRules,
   poolsOf,
   routeRules,
   type Rule,
@@ -22,6 +23,9 @@ const unranged: readonly PortRange[] = [
 ];
 
 type ListenerConfig = { readonly config: Pick<Wanted['config'], 'bindAddress' | 'portRange'> };
+type RuleConfig = {
+  readonly config: Pick<Wanted['config'], 'bindAddress' | 'portRange' | 'localhostNodePorts'>;
+};
 type UserspaceFamily = Pick<WantedFamily, 'family' | 'options' | 'table'>;
 
 /** A service port with its listeners, whose ports are made up, and the rules that lead to them. */
@@ -56,12 +60,15 @@ function* portsIn(ranges: readonly PortRange[]): Generator<number, undefined> {
   for (const { first, last } of ranges) for (let port = first; port <= last; port++) yield port;
 }
 
-/** Rules of each service port. */
+/** Rules of each service port; those of none as of ``. */
 export function userspaceRules(
-  config: ListenerConfig,
+  { config }: RuleConfig,
   wanted: UserspaceFamily,
 ): ReadonlyMap<ServicePortId, readonly Rule[]> {
-  return new Map(userspacePorts(config, wanted).map(({ route, rules }) => [route.port.id, rules]));
+  return new Map([
+    ['', commonRules(wanted.family, config.localhostNodePorts)],
+    ...userspacePorts({ config }, wanted).map(({ route, rules }) => [route.port.id, rules] as const),
+  ]);
 }
 
 export function renderUserspace(wanted: Pick<Wanted, 'config'>, family: WantedFamily): string {

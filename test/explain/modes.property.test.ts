@@ -95,6 +95,7 @@ const setupArbitrary = fc.record({
     ['172.31.0.0/24'],
     ['127.0.0.0/8', '172.31.1.0/24'],
   ),
+  localhost: fc.boolean(),
 });
 
 test('routes and the kernel state of every mode agree on every packet', () => {
@@ -146,8 +147,10 @@ test('routes and the kernel state of every mode agree on every packet', () => {
             table: tracker.table,
             options,
             localhostNodePorts:
-              family === 'IPv4' &&
-              setup.addresses.some((cidr) => cidr === '0.0.0.0/0' || cidr.startsWith('127.')),
+              mode === 'userspace'
+                ? setup.localhost
+                : family === 'IPv4' &&
+                  setup.addresses.some((cidr) => cidr === '0.0.0.0/0' || cidr.startsWith('127.')),
             serviceCIDRs: of(['10.96.0.0/16']),
             listeners: anywhere,
           };

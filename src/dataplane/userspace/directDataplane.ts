@@ -6,7 +6,7 @@ import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promi
 import type { Family } from '../../api/objects.ts';
 import { watchAddresses } from '../../linux/addresses.ts';
 import type { Logger } from '../../log/logger.ts';
-import { cidrContains, formatAddressPort, parseCIDR, type CIDR } from '../../services/ip.ts';
+import { cidrContains, formatAddressPort, isLoopback, parseCIDR, type CIDR } from '../../services/ip.ts';
 import { matchingAddresses } from '../../services/nodePortAddresses.ts';
 import type { Frontend, Route, RouteChange, ServicePortId } from '../../services/types.ts';
 import type { Dataplane, DataplaneEvents, DataplaneReport, SyncRequest, SyncResult } from '../dataplane.ts';
@@ -279,12 +279,13 @@ export class DirectDataplane implements Dataplane {
   /** Where a route listens. A frontend that nobody may be served on has no listener: the kernel refuses it. */
   #places(route: Route): { key: string; host: string; frontend: Frontend }[] {
     if (!route.hasAny || route.port.protocol === 'SCTP') return [];
+    const localhost = this.#options.localhostNodePorts ?? true;
     return route.frontends.flatMap((frontend) => {
       if (frontend.kind === 'clusterIP' && route.internal === 'drop') return [];
       const hosts =
         frontend.kind === 'nodePort'
           ? matchingAddresses(this.#options.nodePortAddresses, this.#nodeAddresses).filter(
-              (ip) => !ip.startsWith('fe80:'),
+              (ip) => !ip.startsWith('fe80:') && (localhost || !isLoopback(ip)),
             )
           : [frontend.ip];
       return hosts.map((host) => ({ key: formatAddressPort(host, frontend.port), host, frontend }));

@@ -25,7 +25,7 @@ export interface Jump extends Rule {
   readonly first: boolean;
 }
 
-/** Rules by service port, in the order in which they are in the chains. */
+/** Rules by service port, in the order in which they are in the chains; those of none come first, as of ``. */
 export type AppliedRules = ReadonlyMap<ServicePortId, readonly Rule[]>;
 
 const tables = Object.keys(chains) as RuleTable[];

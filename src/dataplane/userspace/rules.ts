@@ -64,6 +64,20 @@ export function poolsOf(route: Route): Pool[] {
   return [...pools];
 }
 
+/**
+ * Rules that come before those of all routes: where node ports are not to answer on loopback addresses
+ * (`iptables.localhostNodePorts`), packets there are nobody's business.
+ */
+export function commonRules(family: Family, localhostNodePorts: boolean): Rule[] {
+  if (localhostNodePorts) return [];
+  const args = `-d ${family === 'IPv4' ? '127.0.0.0/8' : '::1/128'} -j RETURN`;
+  return [
+    { table: 'nat', chain: nodePortContainer, args },
+    { table: 'nat', chain: nodePortHost, args },
+    { table: 'filter', chain: nodePortRefuse, args },
+  ];
+}
+
 /** The rules of a route, in order. Chains know no other order: rules of different routes match different packets. */
 export function routeRules(route: Route, targets: Targets, settings: RuleSettings): Rule[] {
   const rules: Rule[] = [];

@@ -23,7 +23,7 @@ import { UserspaceCounts } from './counts.ts';
 import { deleteFlowsTo } from './flows.ts';
 import { FrontendIndex } from './frontendIndex.ts';
 import type { PortAllocator } from './portAllocator.ts';
-import { routeRules, sameRules, type Rule, type RuleSettings } from './rules.ts';
+import { commonRules, routeRules, sameRules, type Rule, type RuleSettings } from './rules.ts';
 import { SavedRules, changeDocument, fullDocument, jumpsFor, wantedRules, type Jump } from './ruleSet.ts';
 import { ServiceProxy, type ListenSettings, type Retired } from './serviceProxy.ts';
 import type { SocketBudget } from './socketBudget.ts';
@@ -36,6 +36,8 @@ export interface UserspaceOptions extends DataplaneOptions {
   readonly udpIdleTimeout: number;
   /** Milliseconds between two looks for rules that somebody else changed. */
   readonly checkInterval: number;
+  /** Node ports answer on 127.0.0.0/8 and ::1, too; default true. */
+  readonly localhostNodePorts?: boolean;
   /** What somebody else changed is put back; default true. If false, it is reported only. */
   readonly repairDrift?: boolean;
 }
@@ -73,7 +75,7 @@ export class UserspaceDataplane implements Dataplane {
   readonly #jumps: readonly Jump[];
   readonly #index: FrontendIndex;
   readonly #proxies = new Map<ServicePortId, ServiceProxy>();
-  /** Rules in force, by service port. */
+  /** Rules in force, by service port; those of none as of ``. */
   readonly #applied = new Map<ServicePortId, readonly Rule[]>();
   readonly #routes = new Map<ServicePortId, Route>();
   #retired: Retired[] = [];
@@ -102,6 +104,8 @@ export class UserspaceDataplane implements Dataplane {
     this.#listen = { tcpHost: bound, udpHost: hostIP, ports: deps.ports };
     this.#ruleSettings = { family, detector: options.localDetector, hostIP };
     this.#jumps = jumpsFor(options.nodePortAddresses);
+    const common = commonRules(family, options.localhostNodePorts ?? true);
+    if (common.length > 0) this.#applied.set('', common);
     this.#index = new FrontendIndex(nodeIP);
     this.#context = {
       family,

@@ -25,11 +25,12 @@ export const userspaceMode: ModeSupport = {
   carriesConnections: true,
 
   async create({ config, options, events, report, log }) {
-    const { extras, bindAddress, portRange } = config;
+    const { extras, bindAddress, localhostNodePorts, portRange } = config;
     collectAlone();
     const settings = {
       ...options,
       bindAddress,
+      localhostNodePorts,
       udpIdleTimeout: extras.udpTimeout,
       checkInterval: Math.min(extras.driftCheckPeriod, never),
       repairDrift: extras.repairDrift,

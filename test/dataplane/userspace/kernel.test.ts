@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { execFile, execFileSync, spawnSync } from 'node:child_process';
 import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -233,6 +234,40 @@ function kernelTests(): void {
         assert.match(await ask(vip[family], 80), /^pod/);
         await to([]);
         assert.doesNotMatch(await ask(vip[family], 80, 1500), /^pod/);
+        await dataplane.stop();
+        await cleanUp();
+      });
+    }
+  }
+
+  for (const family of ['IPv4', 'IPv6'] as const) {
+    for (const form of ['iptables-nft', 'iptables-legacy', 'without NAT'] as const) {
+      test(`${family}, ${form}: with localhostNodePorts false, node ports leave loopback alone`, async () => {
+        const { dataplane, to } = world(family, form, { localhostNodePorts: false });
+        await dataplane.start();
+        const node = family === 'IPv4' ? '192.0.2.10' : 'fd00:31::10';
+        const localhost = family === 'IPv4' ? '127.0.0.1' : '::1';
+        const routes = (endpoints: readonly string[]): Route[] => [
+          web(family, endpoints),
+          web(family, endpoints, 'UDP'),
+        ];
+        await to(routes([endpoint(family, 0)]), true);
+        assert.match(await ask(node, 30080), /^pod/);
+        assert.match(await askUDP(node, 30080), /^pod/);
+        assert.equal(await ask(localhost, 30080), 'ECONNREFUSED');
+        assert.equal(await askUDP(localhost, 30080), 'ECONNREFUSED');
+        if (dataplane instanceof UserspaceDataplane) assert.equal(await dataplane.lookForDrift(), undefined);
+        // A program of the node that has the port there is reached, whatever the Service has.
+        const own = createServer((socket) => socket.on('error', () => undefined).end('own'));
+        await once(own.listen(30080, localhost), 'listening');
+        assert.equal(await ask(localhost, 30080), 'own');
+        await to(routes([]));
+        assert.equal(await ask(localhost, 30080), 'own');
+        assert.equal(await ask(node, 30080), 'ECONNREFUSED');
+        await to(routes([endpoint(family, 0)]));
+        assert.equal(await ask(localhost, 30080), 'own');
+        assert.match(await ask(node, 30080), /^pod/);
+        own.close();
         await dataplane.stop();
         await cleanUp();
       });

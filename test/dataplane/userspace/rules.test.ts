@@ -10,6 +10,7 @@ import {
 } from '../../../src/dataplane/userspace/ruleSet.ts';
 import { finish } from '../../../src/dataplane/userspace/steps.ts';
 import {
+  commonRules,
   poolsOf,
   routeRules,
   sameRules,
@@ -180,5 +181,30 @@ test('node ports on some addresses only', () => {
     ['192.0.2.0/24', '198.51.100.1/32'].map(
       (cidr) => `-d ${cidr} -m addrtype --dst-type LOCAL -j KUBE-NODEPORT-CONTAINER`,
     ),
+  );
+});
+
+test('node ports that are not to answer on localhost', () => {
+  assert.deepEqual(commonRules('IPv4', true), []);
+  const text = finish(
+    fullDocument(
+      [],
+      jumpsFor(['0.0.0.0/0']),
+      new Map([
+        ['', commonRules('IPv4', false)],
+        ['lb', routeRules(makeRoute(lb), cluster, settings)],
+      ]),
+    ),
+  ).join('');
+  for (const chain of ['CONTAINER', 'HOST'])
+    assert.match(
+      text,
+      new RegExp(
+        `-A KUBE-NODEPORT-${chain} -d 127.0.0.0/8 -j RETURN\n(.*\n)*-A KUBE-NODEPORT-${chain} .*30443`,
+      ),
+    );
+  assert.deepEqual(
+    commonRules('IPv6', false).map(({ chain, args }) => `${chain} ${args}`),
+    ['CONTAINER', 'HOST', 'REFUSE'].map((name) => `KUBE-NODEPORT-${name} -d ::1/128 -j RETURN`),
   );
 });
