@@ -2,8 +2,8 @@
 import type { Family } from '../api/objects.ts';
 import { openIpvs } from '../dataplane/ipvs/checks.ts';
 import { deviceName, setIds } from '../dataplane/ipvs/names.ts';
-import { counts } from '../dataplane/ipvs/nodeSide.ts';
-import { realKey, type AppliedServer } from '../dataplane/ipvs/plan.ts';
+import { splitAddresses } from '../dataplane/ipvs/nodeSide.ts';
+import { weightsOf, type AppliedServer } from '../dataplane/ipvs/plan.ts';
 import { Sets } from '../dataplane/ipvs/sets.ts';
 import { serverFamily, serverKey } from '../linux/netlink/ipvs/objects.ts';
 import { findLink, listLinkAddresses, openRouteSocket } from '../linux/netlink/route.ts';
@@ -15,11 +15,8 @@ export function readIpvs(family: Family): IpvsState {
   const ipvs = openIpvs();
   try {
     for (const server of ipvs.listServers()) {
-      if (serverFamily(server) !== family) continue;
-      const reals = new Map<string, number>();
-      for (const real of ipvs.listRealServers(server))
-        reals.set(realKey(real), real.forwarding === 'masquerade' ? real.weight : -1);
-      servers.set(serverKey(server), { server, reals });
+      if (serverFamily(server) === family)
+        servers.set(serverKey(server), { server, reals: weightsOf(ipvs.listRealServers(server)) });
     }
   } finally {
     ipvs.close();
@@ -45,12 +42,8 @@ function readAddresses(family: Family): Pick<IpvsState, 'addresses' | 'nodeAddre
   const socket = openRouteSocket();
   try {
     const index = findLink(socket, deviceName)?.index;
-    const addresses = new Set<string>();
-    const nodeAddresses = new Set<string>();
-    for (const one of listLinkAddresses(socket)) {
-      if (counts(one, family)) (one.index === index ? addresses : nodeAddresses).add(one.address);
-    }
-    return { addresses: index === undefined ? undefined : addresses, nodeAddresses };
+    const { device, node } = splitAddresses(listLinkAddresses(socket), index, family);
+    return { addresses: index === undefined ? undefined : device, nodeAddresses: node };
   } finally {
     socket.close();
   }

@@ -12,17 +12,9 @@ import {
   type LinkName,
 } from '../../linux/netlink/route.ts';
 import type { NetlinkSocket } from '../../linux/netlink/socket.ts';
-import { isServiceAddress } from '../serviceAddressMark.ts';
 import { modulePackages } from './checks.ts';
 import { deviceName } from './names.ts';
-import { counts } from './nodeSide.ts';
-
-export interface Addresses {
-  /** On kube-ipvs0. */
-  readonly device: Set<string>;
-  /** On all other interfaces. */
-  readonly node: Set<string>;
-}
+import { splitAddresses, type Addresses } from './nodeSide.ts';
 
 export class Device {
   readonly #socket: NetlinkSocket;
@@ -73,14 +65,7 @@ export class Device {
   }
 
   addresses(): Addresses {
-    const device = new Set<string>();
-    const node = new Set<string>();
-    for (const one of listLinkAddresses(this.#socket)) {
-      // Userspace mode has left its services' addresses on loopback; they go soon, and are no node's.
-      if (!counts(one, this.#family) || isServiceAddress(one)) continue;
-      (one.index === this.#link?.index ? device : node).add(one.address);
-    }
-    return { device, node };
+    return splitAddresses(listLinkAddresses(this.#socket), this.#link?.index, this.#family);
   }
 
   add(address: string): void {

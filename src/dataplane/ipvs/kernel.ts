@@ -7,7 +7,7 @@ import { serverFamily, serverKey } from '../../linux/netlink/ipvs/objects.ts';
 import type { Logger } from '../../log/logger.ts';
 import { Device } from './device.ts';
 import { setIds } from './names.ts';
-import { realKey, type Applied, type AppliedServer } from './plan.ts';
+import { weightsOf, type Applied, type AppliedServer } from './plan.ts';
 import { foreignReference } from './readRules.ts';
 import { printRules } from './rules.ts';
 import { SetInTheWay, Sets } from './sets.ts';
@@ -72,10 +72,7 @@ export async function readApplied(
   const turns = new Turns();
   for (const server of ipvs.listServers()) {
     if (serverFamily(server) !== family) continue;
-    const reals = new Map<string, number>();
-    for (const real of ipvs.listRealServers(server))
-      reals.set(realKey(real), real.forwarding === 'masquerade' ? real.weight : -1);
-    servers.set(serverKey(server), { server, reals });
+    servers.set(serverKey(server), { server, reals: weightsOf(ipvs.listRealServers(server)) });
     await turns.pause();
   }
   return { servers, sets: entries, addresses };

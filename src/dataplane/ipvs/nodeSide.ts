@@ -1,7 +1,9 @@
 /** What the addresses of the node say to the mode: which of them answer node ports, and which a service may not have. Pure. */
 import type { Family } from '../../api/objects.ts';
+import type { LinkAddress } from '../../linux/netlink/route.ts';
 import { isLoopback, isUnspecified } from '../../services/ip.ts';
 import { matchesAll, matchingAddresses } from '../../services/nodePortAddresses.ts';
+import { isServiceAddress } from '../serviceAddressMark.ts';
 
 /** The node's own addresses of one family, without those of kube-ipvs0, loopback and IPv6 link-local ones. */
 export interface NodeSide {
@@ -25,6 +27,29 @@ export function counts(
   of: Family,
 ): boolean {
   return family === of && !isLoopback(address) && !/^fe[89ab][0-9a-f]:/.test(address);
+}
+
+export interface Addresses {
+  /** On kube-ipvs0. */
+  readonly device: Set<string>;
+  /** On all other interfaces. */
+  readonly node: Set<string>;
+}
+
+/** Those that count, by where they are. `deviceIndex`: of kube-ipvs0, undefined where there is none. */
+export function splitAddresses(
+  all: readonly LinkAddress[],
+  deviceIndex: number | undefined,
+  family: Family,
+): Addresses {
+  const device = new Set<string>();
+  const node = new Set<string>();
+  for (const one of all) {
+    // Userspace mode has left its services' addresses on loopback; they go soon, and are no node's.
+    if (!counts(one, family) || isServiceAddress(one)) continue;
+    (one.index === deviceIndex ? device : node).add(one.address);
+  }
+  return { device, node };
 }
 
 /**

@@ -152,6 +152,13 @@ export function realServer(text: string, weight = 1): RealServer {
   return { ...target, forwarding: 'masquerade', weight, upperThreshold: 0, lowerThreshold: 0 };
 }
 
+/** As AppliedServer has them. */
+export function weightsOf(reals: readonly RealServer[]): Map<string, number> {
+  const weights = new Map<string, number>();
+  for (const real of reals) weights.set(realKey(real), real.forwarding === 'masquerade' ? real.weight : -1);
+  return weights;
+}
+
 export function realKey(real: { readonly address: string; readonly port: number }): string {
   return formatAddressPort(real.address, real.port);
 }

@@ -27,6 +27,10 @@ export interface Settings {
   readonly randomFully: boolean;
 }
 
+export function schedulerOf({ scheduler }: Pick<IpvsOptions, 'scheduler'>): string {
+  return scheduler === '' ? 'rr' : scheduler;
+}
+
 /** Throws if the local detector cannot be a rule. */
 export function settingsOf(options: IpvsOptions, randomFully: boolean): Settings {
   return {
@@ -36,7 +40,7 @@ export function settingsOf(options: IpvsOptions, randomFully: boolean): Settings
     fromPod: options.localDetector === undefined ? undefined : podMatches(options.localDetector),
     nodeIP: options.nodeIP,
     nodePortAddresses: options.nodePortAddresses,
-    scheduler: options.scheduler === '' ? 'rr' : options.scheduler,
+    scheduler: schedulerOf(options),
     excluded: options.excludeCIDRs
       .flatMap((text) => parseCIDR(text) ?? [])
       .filter((cidr) => cidr.family === options.family),

@@ -1,7 +1,14 @@
 /** What the daemon has to know of IPVS mode. */
 import { release } from 'node:os';
-import { applySysctls, applyTimeouts, loadModules, openIpvs } from '../../dataplane/ipvs/checks.ts';
+import {
+  applySysctls,
+  applyTimeouts,
+  loadModules,
+  openIpvs,
+  probeScheduler,
+} from '../../dataplane/ipvs/checks.ts';
 import { IpvsDataplane } from '../../dataplane/ipvs/ipvsDataplane.ts';
+import { schedulerOf } from '../../dataplane/ipvs/settings.ts';
 import { Iptables } from '../../linux/iptables/iptables.ts';
 import type { ModeSupport } from '../dataplanes.ts';
 import { kernelHasIPv6 } from './iptables.ts';
@@ -23,6 +30,7 @@ export const ipvsMode: ModeSupport = {
     await loadModules(log);
     const ipvs = openIpvs();
     try {
+      probeScheduler(ipvs, options.family, schedulerOf(config.ipvs));
       applySysctls(options.family, config.ipvs.strictARP, release(), { log });
       applyTimeouts(ipvs, config.ipvs, log);
     } finally {

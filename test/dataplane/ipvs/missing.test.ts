@@ -2,6 +2,9 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { cleanup } from '../../../src/dataplane/ipvs/cleanup.ts';
+import type { DataplaneOptions } from '../../../src/dataplane/dataplane.ts';
+import type { ProxyConfig } from '../../../src/config/types.ts';
+import { ipvsMode } from '../../../src/proxy/modes/ipvs.ts';
 import { loadModules, openIpvs, restoreHint } from '../../../src/dataplane/ipvs/checks.ts';
 import { silentLogger } from '../../../src/log/logger.ts';
 import { makeRoute } from '../iptables/routes.ts';
@@ -39,6 +42,13 @@ describe('IPVS mode without its modules', { skip, timeout }, () => {
     const text = await complaint('lc');
     assert.match(text, /no IPVS scheduler "lc": load module ip_vs_lc \("modprobe ip_vs_lc"/);
     assert.match(text, debian);
+    // With --init-only, too, which ends before that.
+    const config = { ipvs: { scheduler: 'lc' } } as ProxyConfig;
+    const options = { family: 'IPv4' } as DataplaneOptions;
+    await assert.rejects(
+      () => ipvsMode.prepare({ config, options, log: silentLogger }),
+      /no IPVS scheduler "lc"/,
+    );
   });
 
   it('a kind of set', async () => {

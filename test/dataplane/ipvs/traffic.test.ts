@@ -141,6 +141,7 @@ describe('IPVS mode: traffic', { skip, timeout }, () => {
       nodePort: 30443,
       // minikube's tunnel says so.
       loadBalancerIPs: ['127.0.0.1'],
+      externalIPs: ['192.0.2.10'],
       endpoints: ['192.0.2.10:6443L'],
     });
     await driver.to([route]);
@@ -149,6 +150,9 @@ describe('IPVS mode: traffic', { skip, timeout }, () => {
     assert.match(await ask('outside', '10.96.0.1', 443), /^node /);
     assert.match(await ask('outside', '192.0.2.10', 30443), /^node /);
     assert.equal(await ask('', '127.0.0.1', 6443), 'node 127.0.0.1');
+    // An address of the node as external IP: its other ports are the node's own.
+    assert.match(await ask('outside', '192.0.2.10', 443), /^node /);
+    assert.equal(await ask('outside', '192.0.2.10', 6443), 'node 192.0.2.2');
     assert.equal(await driver.dataplane.lookForDrift(), undefined);
   });
 
