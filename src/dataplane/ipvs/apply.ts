@@ -1,9 +1,11 @@
 /** Does to the kernel what a plan says, and keeps the record of what the kernel holds. */
 import type { Family } from '../../api/objects.ts';
-import { EADDRNOTAVAIL, EINVAL, isRefusal } from '../../linux/netlink/errors.ts';
+import { EADDRNOTAVAIL, EEXIST, EINVAL, isRefusal } from '../../linux/netlink/errors.ts';
+import type { Ipvs } from '../../linux/netlink/ipvs/ipvs.ts';
+import type { ServerIdentity, VirtualServer } from '../../linux/netlink/ipvs/objects.ts';
 import type { Logger } from '../../log/logger.ts';
 import type { Kernel } from './kernel.ts';
-import { printOperation, realServer, type Applied, type Operation, type Plan } from './plan.ts';
+import { printOperation, realKey, realServer, type Applied, type Operation, type Plan } from './plan.ts';
 import type { Retirement } from './retirement.ts';
 import { Turns } from './turns.ts';
 
@@ -86,9 +88,11 @@ function carryOut({ kernel, applied, retirement }: Target, operation: Operation)
       for (const text of operation.entries) applied.sets.get(operation.set)!.delete(text);
       return;
     case 'addServer':
-      ipvs.addServer(operation.server);
       retirement.forgetServer(operation.key);
-      applied.servers.set(operation.key, { server: operation.server, reals: new Map() });
+      applied.servers.set(operation.key, {
+        server: operation.server,
+        reals: putServer(ipvs, retirement, operation.server),
+      });
       return;
     case 'editServer':
       ipvs.editServer(operation.server);
@@ -106,7 +110,7 @@ function carryOut({ kernel, applied, retirement }: Target, operation: Operation)
       const reals = applied.servers.get(operation.key)?.reals;
       // Its virtual server was refused.
       if (reals === undefined) return;
-      ipvs.addRealServer(operation.server, realServer(operation.real));
+      putReal(ipvs, operation.server, operation.real);
       retirement.forget(operation.key, operation.real);
       reals.set(operation.real, 1);
       return;
@@ -130,5 +134,28 @@ function carryOut({ kernel, applied, retirement }: Target, operation: Operation)
     case 'removeAddress':
       applied.addresses.delete(operation.address);
       device.remove(operation.address);
+  }
+}
+
+/** Makes the virtual server, or takes over one that somebody else has made. @returns weights of those that stay behind it for now */
+function putServer(ipvs: Ipvs, retirement: Retirement, server: VirtualServer): Map<string, number> {
+  const reals = new Map<string, number>();
+  try {
+    ipvs.addServer(server);
+  } catch (error) {
+    if (!isRefusal(error, EEXIST)) throw error;
+    ipvs.editServer(server);
+    for (const real of ipvs.listRealServers(server))
+      if (!retirement.retire(ipvs, server, realKey(real))) reals.set(realKey(real), 0);
+  }
+  return reals;
+}
+
+function putReal(ipvs: Ipvs, server: ServerIdentity, real: string): void {
+  try {
+    ipvs.addRealServer(server, realServer(real));
+  } catch (error) {
+    if (!isRefusal(error, EEXIST)) throw error;
+    ipvs.editRealServer(server, realServer(real));
   }
 }

@@ -210,6 +210,7 @@ export class IpvsDataplane implements Dataplane {
     };
     await this.#apply(kernel, applied, steps, { write, last: this.#first && otherMode });
     this.#first = false;
+    this.#left = undefined;
     // What is not ours is nothing to us from here on.
     for (const [key, { server }] of applied.servers)
       if (wanted.server(key) === undefined && !ours(server)) applied.servers.delete(key);

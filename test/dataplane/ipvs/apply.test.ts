@@ -8,7 +8,7 @@ import { Retirement } from '../../../src/dataplane/ipvs/retirement.ts';
 import { settingsOf } from '../../../src/dataplane/ipvs/settings.ts';
 import { translate } from '../../../src/dataplane/ipvs/translate.ts';
 import { Wanted } from '../../../src/dataplane/ipvs/wanted.ts';
-import { EADDRNOTAVAIL } from '../../../src/linux/netlink/errors.ts';
+import { EADDRNOTAVAIL, EINVAL, EPERM } from '../../../src/linux/netlink/errors.ts';
 import type { ServerIdentity } from '../../../src/linux/netlink/ipvs/objects.ts';
 import { silentLogger } from '../../../src/log/logger.ts';
 import type { Route } from '../../../src/services/types.ts';
@@ -88,7 +88,7 @@ describe('carrying out a plan', () => {
 
   it('an address that cannot be an endpoint, a service or a bound address costs itself alone', async () => {
     const machine = new Machine();
-    machine.ipvs.impossible.add('192.0.2.255').add('198.51.100.7');
+    machine.ipvs.impossible.set('192.0.2.255', EINVAL).set('198.51.100.7', EINVAL);
     machine.refusedAddresses.add('10.96.0.11');
     const routes = [
       web('192.0.2.255:80', '10.244.1.5:8080'),
@@ -115,17 +115,27 @@ describe('carrying out a plan', () => {
 
   it('other refusals fail, after all the rest is done', async () => {
     const machine = new Machine();
-    machine.ipvs.addServer({
-      ...webServer,
-      scheduler: 'wlc',
-      flags: 0,
-      timeout: 0,
-      prefixLength: 32,
-    });
+    machine.ipvs.impossible.set('10.96.0.10', EPERM);
     const other = makeRoute({ name: 'a/b', clusterIP: '10.96.0.11', port: 80 });
-    await assert.rejects(machine.to([web(), other]), /EEXIST/);
+    await assert.rejects(machine.to([web(), other]), /EPERM/);
     assert.ok(machine.ipvs.servers.has('10.96.0.11:80/TCP'));
     assert.equal(machine.applied.servers.has('10.96.0.10:80/TCP'), false);
+  });
+
+  it('a virtual server that somebody else has made since is taken over', async () => {
+    const machine = new Machine();
+    const { ipvs, applied } = machine;
+    ipvs.addServer({ ...webServer, scheduler: 'wlc', flags: 0, timeout: 0, prefixLength: 32 });
+    for (const real of ['10.9.9.9:80', '10.9.9.8:80', '10.244.1.5:8080'])
+      ipvs.addRealServer(webServer, { ...realServer(real), forwarding: 'tunnel' });
+    ipvs.connections.set('10.9.9.9:80', [1, 0]).set('10.244.1.5:8080', [1, 0]);
+    await machine.to([web('10.244.1.5:8080', '10.244.1.6:8080')]);
+    assert.deepEqual(ipvs.listServers()[0]?.scheduler, 'rr');
+    const weights = { '10.9.9.9:80': 0, '10.244.1.5:8080': 1, '10.244.1.6:8080': 1 };
+    assert.deepEqual(ipvs.weights(webServer), weights);
+    assert.deepEqual(Object.fromEntries(applied.servers.get('10.96.0.10:80/TCP')!.reals), weights);
+    assert.ok(ipvs.listRealServers(webServer).every((real) => real.forwarding === 'masquerade'));
+    assert.equal(machine.retirement.size, 1);
   });
 
   it('an endpoint that comes back is on its way out no longer, whoever had removed it', async () => {

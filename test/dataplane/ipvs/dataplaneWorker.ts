@@ -52,6 +52,27 @@ const questions: Readonly<Record<string, () => Promise<void>>> = {
     assert.equal(serversAt('192.0.2.10'), 1);
   },
 
+  async 'what is left as it is'() {
+    const watcher = new Driver('IPv4', {}, { ipvs: () => ipvs, deviceKind: 'bridge', repairDrift: false });
+    await watcher.dataplane.start();
+    const told = (): number => watcher.reports.filter(({ kind }) => kind === 'changedByOthers').length;
+    try {
+      for (let times = 1; times <= 2; times++) {
+        await watcher.to([web()], true);
+        assert.equal(await watcher.dataplane.lookForDrift(), undefined);
+        sh('ipset flush KUBE-CLUSTER-IP');
+        // Once, until it is right again.
+        for (let looks = 0; looks < 2; looks++) {
+          assert.match((await watcher.dataplane.lookForDrift()) ?? '', /entries of set KUBE-CLUSTER-IP/);
+          assert.equal(told(), times);
+        }
+      }
+      assert.deepEqual(watcher.resyncs, []);
+    } finally {
+      await watcher.dataplane.stop();
+    }
+  },
+
   /** iptables mode's rules lead packets to services until ours take their place. */
   async 'the first sync after another mode'() {
     sh(`iptables -t nat -N KUBE-SERVICES; iptables -t nat -N KUBE-NODEPORTS

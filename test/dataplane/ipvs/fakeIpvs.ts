@@ -1,6 +1,6 @@
 /** IPVS without a kernel: as strict as the kernel where the mode counts on it. */
 import type { Ipvs } from '../../../src/linux/netlink/ipvs/ipvs.ts';
-import { EEXIST, EINVAL, ENOENT, NetlinkError } from '../../../src/linux/netlink/errors.ts';
+import { EEXIST, ENOENT, NetlinkError } from '../../../src/linux/netlink/errors.ts';
 import {
   formatAddressPort,
   serverKey,
@@ -21,8 +21,8 @@ export class FakeIpvs implements Ipvs {
   readonly servers = new Map<string, { server: VirtualServer; reals: Map<string, RealServerState> }>();
   /** Called before anything is changed or listed. */
   onCall: (what: keyof Ipvs) => void = () => undefined;
-  /** Addresses that no server may have. */
-  readonly impossible = new Set<string>();
+  /** Addresses that no server may have, and the errno that says so. */
+  readonly impossible = new Map<string, number>();
   /** Active and inactive connections of a real server, by `ip:port`. */
   readonly connections = new Map<string, readonly [active: number, inactive: number]>();
 
@@ -40,7 +40,7 @@ export class FakeIpvs implements Ipvs {
 
   addServer(server: VirtualServer): void {
     this.onCall('addServer');
-    if (this.impossible.has(server.address)) throw refusal('addServer', EINVAL);
+    this.#refuse(server.address);
     if (this.servers.has(serverKey(server))) throw refusal('addServer', EEXIST);
     this.servers.set(serverKey(server), { server, reals: new Map() });
   }
@@ -55,7 +55,7 @@ export class FakeIpvs implements Ipvs {
 
   addRealServer(server: ServerIdentity, real: RealServer): void {
     const { reals } = this.#entry(server);
-    if (this.impossible.has(real.address)) throw refusal('addRealServer', EINVAL);
+    this.#refuse(real.address);
     const name = formatAddressPort(real.address, real.port);
     if (reals.has(name)) throw refusal('addRealServer', EEXIST);
     reals.set(name, { ...real, activeConnections: 0, inactiveConnections: 0, persistentConnections: 0 });
@@ -88,6 +88,11 @@ export class FakeIpvs implements Ipvs {
     return Object.fromEntries(
       this.listRealServers(server).map((real) => [formatAddressPort(real.address, real.port), real.weight]),
     );
+  }
+
+  #refuse(address: string): void {
+    const errno = this.impossible.get(address);
+    if (errno !== undefined) throw refusal(address, errno);
   }
 
   #entry(server: ServerIdentity): { server: VirtualServer; reals: Map<string, RealServerState> } {
