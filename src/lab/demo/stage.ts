@@ -72,10 +72,21 @@ export interface Call {
   readonly text: string;
 }
 
+/**
+ * How long one request may take, in milliseconds: a machine that makes or removes eight Pods while it is busy elsewhere
+ * has no time for answers meanwhile, and no request has failed by that.
+ */
+const patience = 15_000;
+
 /** One HTTP request out of a Pod; rejects if it fails. */
-export async function call(stage: Stage, fromPod: string, ip: string): Promise<Call> {
+export async function call(
+  stage: Stage,
+  fromPod: string,
+  ip: string,
+  milliseconds = patience,
+): Promise<Call> {
   const { namespaces } = stage.cluster.network;
-  const answer = await httpGet(namespaces, podNamespace(fromPod), `http://${ip}/`, 2000);
+  const answer = await httpGet(namespaces, podNamespace(fromPod), `http://${ip}/`, milliseconds);
   if (answer.status !== 200) throw new Error(`the server answered ${answer.status}`);
   const client = /You are (\S+),/.exec(answer.body)?.[1] ?? '';
   return { pod: answer.headers['x-pod'] ?? '', client, text: answer.body.trim() };
@@ -85,7 +96,7 @@ export async function call(stage: Stage, fromPod: string, ip: string): Promise<C
 export function waitForService(stage: Stage, fromPod: string, ip: string): Promise<Call> {
   return waitFor(`an answer from ${ip}`, 15_000, async () => {
     try {
-      return await call(stage, fromPod, ip);
+      return await call(stage, fromPod, ip, 2000);
     } catch {
       return undefined; // Not in force yet: asked again.
     }
