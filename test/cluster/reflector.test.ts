@@ -226,7 +226,7 @@ test('429 and 503 are waited for as long as the server says', async () => {
   const times: number[] = [];
   server.intercept = (_request, response, url) => {
     if (url.searchParams.get('watch') === 'true') return false;
-    times.push(Date.now());
+    times.push(performance.now());
     if (times.length > 2) return false;
     server.status(response, times.length === 1 ? 429 : 503, 'TooManyRequests', { 'retry-after': '1' });
     return true;
@@ -235,7 +235,7 @@ test('429 and 503 are waited for as long as the server says', async () => {
   await until('synced', () => handler.syncedAt >= 0);
   assert.equal(reflector.stats.failures, 2);
   const [first = 0, second = 0, third = 0] = times;
-  assert.ok(second - first >= 990 && second - first < 2_000, `${second - first} ms`);
+  assert.ok(second - first >= 990 && second - first < 30_000, `${second - first} ms`);
   assert.ok(third - second >= 990, `${third - second} ms`);
 });
 
@@ -245,7 +245,7 @@ test('500s, broken answers and non-JSON answers are retried with growing pauses'
   const times: number[] = [];
   server.intercept = (_request, response, url) => {
     if (url.searchParams.get('watch') === 'true') return false;
-    times.push(Date.now());
+    times.push(performance.now());
     if (times.length === 1) server.status(response, 500, 'InternalError');
     else if (times.length === 2)
       response.writeHead(200, { 'content-type': 'application/json' }).end('{"items":[{"a"');
@@ -284,12 +284,16 @@ const slow = {
   backoffLongest: 1_000,
   silence: 60_000,
   renewal: 120_000,
-  listSilence: 150,
+  listSilence: 10_000,
   watchSeconds: 300,
 };
 
 test('a server that is away for a while loses nothing', async () => {
-  const server = await serve();
+  // An address where nobody else listens: the port is still free when the server is back.
+  const address = '127.0.99.5';
+  const server = new FakeApiServer();
+  open.push(server);
+  await server.listen(0, address);
   server.put('a');
   const { handler } = await reflect(server);
   await until('a watch', () => server.watchers.size === 1 && handler.syncedAt >= 0);
@@ -301,7 +305,7 @@ test('a server that is away for a while loses nothing', async () => {
   next.put('b');
   next.compact();
   await new Promise((resolve) => setTimeout(resolve, 60));
-  await next.listen(port);
+  await next.listen(port, address);
   await until('the new state', () => handler.known.has('default/b') && !handler.known.has('default/a'));
 });
 
@@ -309,7 +313,7 @@ test('a silent peer is noticed: the server is asked, and the watch made anew', a
   const server = await serve();
   server.put('a');
   const { handler, reflector, log } = await reflect(server, {
-    api: { timings: { headers: 300, probe: 100 } },
+    api: { timings: { headers: 5000, probe: 3000 } },
     timings: { ...slow, backoffFirst: 5, silence: 80 },
   });
   await until('a watch', () => server.watchers.size === 1 && handler.syncedAt >= 0);
@@ -320,7 +324,7 @@ test('a silent peer is noticed: the server is asked, and the watch made anew', a
   assert.equal(server.watchers.size, 1, 'a watch whose server is alive stays');
   let deaf = true;
   server.intercept = () => deaf;
-  await until('noticed', () => log.lines.some((line) => line.includes('silent')), 2_000);
+  await until('noticed', () => log.lines.some((line) => line.includes('silent')));
   deaf = false;
   server.put('b');
   await until('b', () => reflector.get('default/b') !== undefined);
@@ -333,7 +337,7 @@ test('a watch that hangs while the server is well is replaced', async () => {
   // Nothing reaches this watcher any more, though its connection is open.
   server.watchers.clear();
   server.put('b');
-  await until('b', () => reflector.get('default/b') !== undefined, 2_000);
+  await until('b', () => reflector.get('default/b') !== undefined);
 });
 
 test('a server that takes no notice of streaming lists is asked for a paged one', async () => {
@@ -344,7 +348,7 @@ test('a server that takes no notice of streaming lists is asked for a paged one'
     response.writeHead(200, { 'content-type': 'application/json' }).flushHeaders();
     return true;
   };
-  const { handler } = await reflect(server);
+  const { handler } = await reflect(server, { timings: { listSilence: 150 } });
   await until('synced', () => handler.syncedAt >= 0);
   assert.equal(handler.known.size, 1);
 });

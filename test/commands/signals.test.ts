@@ -27,7 +27,7 @@ function end(child: ChildProcess): Promise<{ code: number | null; signal: string
   return new Promise((resolve) => child.once('exit', (code, signal) => resolve({ code, signal })));
 }
 
-const options = { skip: process.getuid?.() === 0 ? false : 'namespaces need root', timeout: 30_000 };
+const options = { skip: process.getuid?.() === 0 ? false : 'namespaces need root', timeout: 300_000 };
 
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
   test(`the daemon dies by ${signal}`, options, async () => {

@@ -37,10 +37,10 @@ async function ask(
   return greeting === undefined ? outcome : `${greeting.pod} sees ${greeting.peer}`;
 }
 
-/** Asks up to four times: on a busy machine an answer may take longer than `ask` waits. */
+/** Asks up to twenty times: on a busy machine an answer may take longer than `ask` waits. */
 async function hear(...question: Parameters<typeof ask>): Promise<string> {
   let answer = 'timeout';
-  for (let tries = 0; tries < 4 && answer === 'timeout'; tries += 1) answer = await ask(...question);
+  for (let tries = 0; tries < 20 && answer === 'timeout'; tries += 1) answer = await ask(...question);
   return answer;
 }
 

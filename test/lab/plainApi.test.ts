@@ -29,7 +29,11 @@ function names(list: JsonObject): string[] {
 }
 
 /** Reads a watch until it has so many events. */
-async function watch(query: string, count: number): Promise<{ type: string; object: JsonObject }[]> {
+async function watch(
+  query: string,
+  count: number,
+  begun: () => void = () => undefined,
+): Promise<{ type: string; object: JsonObject }[]> {
   const stop = new AbortController();
   const answer = await fetch(`${url}/api/v1/services?watch=true&${query}`, { signal: stop.signal });
   const events: { type: string; object: JsonObject }[] = [];
@@ -39,6 +43,7 @@ async function watch(query: string, count: number): Promise<{ type: string; obje
     const lines = text.split('\n');
     text = lines.pop() ?? '';
     for (const line of lines) events.push(JSON.parse(line) as { type: string; object: JsonObject });
+    if (events.length > 0) begun();
     if (events.length >= count) break;
   }
   stop.abort();
@@ -104,14 +109,17 @@ test('selectors, and watches: from a version, and with initial events and their 
 test('a change that makes an object match a watch, or no longer match it, is seen as one that comes or goes', async () => {
   const query =
     'labelSelector=app=moving,!elsewhere&fieldSelector=spec.clusterIP!=None&sendInitialEvents=true';
-  const seen = watch(query, 5);
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  let seen: ReturnType<typeof watch> | undefined;
+  // The bookmark at the end of the initial events.
+  await new Promise<void>((begun) => {
+    seen = watch(query, 5, begun);
+  });
   await client.apply(service('moving', { clusterIP: '10.96.0.9' }));
   await client.patch('Service', 'moving', { metadata: { labels: { elsewhere: 'yes' } } });
   await client.patch('Service', 'moving', { spec: { clusterIP: '10.96.0.10' } });
   await client.patch('Service', 'moving', { metadata: { labels: { elsewhere: null } } });
   await client.patch('Service', 'moving', { spec: { clusterIP: 'None' } });
-  const events = (await seen).filter(({ type, object }) => {
+  const events = ((await seen) ?? []).filter(({ type, object }) => {
     const metadata = object['metadata'] as JsonObject;
     return type !== 'BOOKMARK' && metadata['name'] === 'moving';
   });

@@ -26,7 +26,7 @@ test('a proxy that ends by itself is told from one that was stopped', async () =
   assert.equal(short.endedByItself, false, 'not started yet');
   short.start();
   assert.equal(short.endedByItself, false);
-  for (let i = 0; i < 200 && short.running; i++) await sleep(20);
+  for (let i = 0; i < 3000 && short.running; i++) await sleep(20);
   assert.equal(short.endedByItself, true);
   assert.equal(short.lastWords(), 'no more');
 
@@ -37,7 +37,7 @@ test('a proxy that ends by itself is told from one that was stopped', async () =
   assert.equal(long.endedByItself, false);
   long.start();
   process.kill(long.pid ?? 0, 'SIGKILL');
-  for (let i = 0; i < 200 && long.running; i++) await sleep(20);
+  for (let i = 0; i < 3000 && long.running; i++) await sleep(20);
   assert.equal(long.endedByItself, true);
 });
 

@@ -17,7 +17,7 @@ const [node = '', program = ''] = buildProgram();
 function lab(...argv: string[]): string {
   const { status, stdout, stderr } = spawnSync(node, [program, 'lab', ...argv], {
     encoding: 'utf8',
-    timeout: 120_000,
+    timeout: 300_000,
   });
   assert.equal(status, 0, `lab ${argv.join(' ')}\n${stdout}${stderr}`);
   return stdout;
@@ -26,7 +26,7 @@ function lab(...argv: string[]): string {
 function fails(...argv: string[]): string {
   const { status, stderr } = spawnSync(node, [program, 'lab', ...argv], {
     encoding: 'utf8',
-    timeout: 120_000,
+    timeout: 300_000,
   });
   assert.equal(status, 2);
   return stderr;
@@ -51,7 +51,7 @@ test(
 
     lab('kubectl', 'create', 'deployment', 'web', '--image=web', '--port=8080', '--replicas=3');
     lab('kubectl', 'expose', 'deployment', 'web', '--port=80', '--target-port=8080', '--type=NodePort');
-    lab('kubectl', 'wait', '--for=condition=Available', 'deployment/web', '--timeout=20s');
+    lab('kubectl', 'wait', '--for=condition=Available', 'deployment/web', '--timeout=120s');
     const ip = lab('kubectl', 'get', 'service', 'web', '-o', 'jsonpath={.spec.clusterIP}');
     const nodePort = lab('kubectl', 'get', 'service', 'web', '-o', 'jsonpath={.spec.ports[0].nodePort}');
     const pod = lab('kubectl', 'get', 'pods', '-o', 'jsonpath={.items[0].metadata.name}');
@@ -80,14 +80,14 @@ test(
     );
     const notReady = '{"status":{"conditions":[{"type":"Ready","status":"False"}]}}';
     lab('kubectl', 'patch', 'pod', pod, '--subresource=status', '-p', notReady);
-    lab('kubectl', 'wait', '--for=condition=ContainersReady=False', `pod/${pod}`, '--timeout=20s');
+    lab('kubectl', 'wait', '--for=condition=ContainersReady=False', `pod/${pod}`, '--timeout=120s');
     assert.match(lab('kubectl', 'get', 'pod', pod), /0\/1 +Running/);
 
     lab('down', '--name', 'second');
     assert.equal(readState('second'), undefined);
     assert.notEqual(readState(), undefined, 'the other lab stays');
     lab('kubectl', 'scale', 'deployment', 'web', '--replicas=1');
-    lab('kubectl', 'wait', '--for=jsonpath={.status.replicas}=1', 'deployment/web', '--timeout=20s');
+    lab('kubectl', 'wait', '--for=jsonpath={.status.replicas}=1', 'deployment/web', '--timeout=120s');
     lab('kubectl', 'delete', 'deployment,service', 'web');
 
     lab('down');

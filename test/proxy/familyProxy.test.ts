@@ -130,6 +130,11 @@ function make(options: { minSyncPeriod?: number; syncPeriod?: number } = {}) {
   };
 }
 
+async function until(holds: () => boolean): Promise<void> {
+  for (let i = 0; i < 6000 && !holds(); i++) await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.ok(holds());
+}
+
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 test('the gate: no sync before both caches are known, then one full sync with everything', async () => {
@@ -189,7 +194,7 @@ test('an event that changes nothing asks for no sync', async () => {
 });
 
 test('after a failed sync the next is full, and clean-up of connections takes all for suspect', async () => {
-  const { proxy, attempts, outcomes, conntrack, text, health } = await started({ syncPeriod: 60 });
+  const { proxy, attempts, outcomes, conntrack, text, health } = await started({ syncPeriod: 1000 });
   outcomes.push('fail', 'crash');
   proxy.upsertSlice(slice('web', '10.0.0.9', Date.now() - 500));
   proxy.batchEnd();
@@ -199,10 +204,11 @@ test('after a failed sync the next is full, and clean-up of connections takes al
   const failed = await text();
   assert.match(failed, /^pointsman_sync_failures_total\{ip_family="IPv4"\} 1$/m);
   assert.ok(!failed.includes('network_programming_duration_seconds_count'));
-  assert.equal(health.healthy(Date.now() + 130), false);
+  assert.equal(health.healthy(Date.now() + 2100), false);
 
   // The second attempt crashes, the third succeeds; each after the retry interval.
-  await new Promise((resolve) => setTimeout(resolve, 200));
+  await until(() => attempts.length === 4);
+  await settle();
   assert.deepEqual(
     attempts.slice(1).map(({ full }) => full),
     [false, true, true],
@@ -219,15 +225,15 @@ test('after a failed sync the next is full, and clean-up of connections takes al
 });
 
 test('a failed first sync is retried', async () => {
-  const made = make({ syncPeriod: 30 });
+  const made = make({ syncPeriod: 500 });
   made.outcomes.push('fail');
   made.proxy.start();
   made.proxy.setServicesSynced();
   made.proxy.setSlicesSynced();
   await settle();
   assert.equal(made.firstSyncs(), 0);
-  await new Promise((resolve) => setTimeout(resolve, 100));
-  assert.equal(made.attempts.length, 2);
+  await until(() => made.attempts.length === 2);
+  await settle();
   assert.equal(made.firstSyncs(), 1);
   await made.proxy.stop();
 });

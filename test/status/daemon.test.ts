@@ -155,7 +155,7 @@ for (const mode of ['iptables', 'nftables']) {
         cluster.network.namespaces,
         'node-1',
         'http://127.0.0.1:10249/metrics',
-        3000,
+        30_000,
       );
       const labels = 'namespace="default",service="web",port="http",protocol="TCP",ip_family="IPv4"';
       assert.ok(
@@ -225,7 +225,7 @@ for (const mode of ['iptables', 'nftables']) {
       assert.ok(changes.length > 0);
       for (const { applied, milliseconds, received } of changes) {
         assert.ok(applied !== null && milliseconds !== null);
-        assert.ok(milliseconds >= 0 && milliseconds < 5000, `${received}: ${milliseconds}`);
+        assert.ok(milliseconds >= 0 && milliseconds < 60_000, `${received}: ${milliseconds}`);
       }
       assert.ok(changes.some(({ triggered }) => triggered !== null));
       assert.equal(pointsman(cluster, 'status', 'default/nobody-knows-it').code, 4);

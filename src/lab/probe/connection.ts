@@ -77,6 +77,24 @@ export function outcomeOfError(code: string): Outcome | undefined {
   }
 }
 
+/** ms */
+const patienceStep = 50;
+
+/**
+ * Calls once `patience` ms are over, of which this process has had every step: client and Pods live in it, and while the
+ * machine does not let it run, none of them can speak. End it with clearInterval.
+ */
+function whenOver(patience: number, over: () => void): NodeJS.Timeout {
+  const step = Math.min(patienceStep, patience);
+  let steps = Math.ceil(patience / step);
+  const timer = setInterval(() => {
+    if (--steps > 0) return;
+    clearInterval(timer);
+    over();
+  }, step);
+  return timer;
+}
+
 type Settle = (outcome: Outcome, greeting?: Greeting) => void;
 
 /** A connection that may be talked over again. */
@@ -174,10 +192,10 @@ export class Connection {
   /** Waits for `patience` ms for the server's greeting. */
   first(patience: number): Promise<Attempt> {
     return new Promise((resolve) => {
-      const timer = setTimeout(() => settle('timeout'), patience);
+      const timer = whenOver(patience, () => settle('timeout'));
       const settle: Settle = (outcome, greeting) => {
         this.settle = undefined;
-        clearTimeout(timer);
+        clearInterval(timer);
         const done = (): void => {
           const refusedByReset = outcome === 'refused' && this.by.size === 0;
           const by = refusedByReset && this.target.protocol === 'tcp' ? ['rst'] : [...this.by];
@@ -200,11 +218,11 @@ export class Connection {
       let refused = false;
       const finish = (outcome: Outcome, greeting?: Greeting): void => {
         this.settle = undefined;
-        clearTimeout(timer);
+        clearInterval(timer);
         clearInterval(this.resend);
         resolve({ outcome, greeting });
       };
-      const timer = setTimeout(() => finish(refused ? 'refused' : 'timeout'), patience);
+      const timer = whenOver(patience, () => finish(refused ? 'refused' : 'timeout'));
       if (this.failure !== undefined) {
         finish(this.failure);
         return;

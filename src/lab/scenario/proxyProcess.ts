@@ -85,10 +85,13 @@ export class ProxyProcess {
     this.wasStarted = true;
     this.stopping = false;
     this.ended = new Promise((resolve) => {
-      const end = (): void => {
+      // It has ended when its last words can be read.
+      log.once('close', () => {
         if (this.child === child) this.child = undefined;
-        log.end();
         resolve();
+      });
+      const end = (): void => {
+        log.end();
       };
       child.once('close', end);
       child.once('error', (error) => {

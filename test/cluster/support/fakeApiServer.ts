@@ -57,14 +57,15 @@ export class FakeApiServer {
     return this.options.kind ?? 'Service';
   }
 
-  async listen(port = 0): Promise<string> {
-    await new Promise<void>((resolve) => this.server.listen(port, '127.0.0.1', resolve));
+  async listen(port = 0, address = '127.0.0.1'): Promise<string> {
+    await new Promise<void>((resolve) => this.server.listen(port, address, resolve));
     return this.url;
   }
 
   get url(): string {
+    const { address, port } = this.server.address() as AddressInfo;
     const scheme = this.options.tls === undefined ? 'http' : 'https';
-    return `${scheme}://127.0.0.1:${(this.server.address() as AddressInfo).port}`;
+    return `${scheme}://${address}:${port}`;
   }
 
   async close(): Promise<void> {

@@ -16,12 +16,12 @@ export const quick: ReflectorTimings = {
   backoffLongest: 40,
   silence: 60_000,
   renewal: 120_000,
-  listSilence: 150,
+  listSilence: 10_000,
   watchSeconds: 300,
 };
 
 /** Waits until it holds; fails with what was waited for. */
-export async function until(what: string, holds: () => boolean, milliseconds = 5_000): Promise<void> {
+export async function until(what: string, holds: () => boolean, milliseconds = 60_000): Promise<void> {
   const end = Date.now() + milliseconds;
   while (!holds()) {
     if (Date.now() > end) assert.fail(`waited ${milliseconds} ms for: ${what}`);

@@ -48,7 +48,7 @@ function runPods(server: ApiServer): () => void {
 }
 
 async function until<T>(what: string, look: () => Promise<T> | T, good: (value: T) => boolean): Promise<T> {
-  const end = Date.now() + 10_000;
+  const end = Date.now() + 60_000;
   for (;;) {
     const value = await look();
     if (good(value)) return value;
@@ -133,12 +133,12 @@ for (const which of ['new', 'old'] as const) {
     check('create deployment, rollout status, scale, expose, wait', async () => {
       await kubectl.run(['create', 'deployment', 'web', '--image=web', '--replicas=2', '--port=8080']);
       assert.match(
-        await kubectl.run(['rollout', 'status', 'deployment/web', '--timeout=20s']),
+        await kubectl.run(['rollout', 'status', 'deployment/web', '--timeout=120s']),
         /successfully rolled out/,
       );
-      await kubectl.run(['wait', '--for=condition=Available', 'deployment/web', '--timeout=20s']);
+      await kubectl.run(['wait', '--for=condition=Available', 'deployment/web', '--timeout=120s']);
       await kubectl.run(['scale', 'deployment', 'web', '--replicas=3']);
-      await kubectl.run(['rollout', 'status', 'deployment/web', '--timeout=20s']);
+      await kubectl.run(['rollout', 'status', 'deployment/web', '--timeout=120s']);
       assert.match(await kubectl.run(['get', 'deployment', 'web']), /web +3\/3 +3 +3 /);
       assert.match(
         await kubectl.run(['get', 'pods', '-o', 'wide']),
@@ -182,7 +182,7 @@ for (const which of ['new', 'old'] as const) {
 
     check('a new template rolls out, and back', async () => {
       await kubectl.run(['set', 'image', 'deployment/web', 'web=web:2']);
-      await kubectl.run(['rollout', 'status', 'deployment/web', '--timeout=20s']);
+      await kubectl.run(['rollout', 'status', 'deployment/web', '--timeout=120s']);
       await until(
         'images',
         () =>
@@ -197,7 +197,7 @@ for (const which of ['new', 'old'] as const) {
         (text) => text === 'web:2 web:2 web:2',
       );
       await kubectl.run(['rollout', 'undo', 'deployment/web']);
-      await kubectl.run(['rollout', 'status', 'deployment/web', '--timeout=20s']);
+      await kubectl.run(['rollout', 'status', 'deployment/web', '--timeout=120s']);
       assert.match(await kubectl.run(['get', 'deployment', 'web', '-o', 'wide']), / web +app=web/);
     });
 
@@ -283,7 +283,7 @@ for (const which of ['new', 'old'] as const) {
       );
       // The old one says that it deleted the node, but means its Pods.
       const said = which === 'new' ? /node\/node-1 drained/ : /pod\/lonely deleted/;
-      assert.match(await kubectl.run(['drain', 'node-1', '--force', '--timeout=20s']), said);
+      assert.match(await kubectl.run(['drain', 'node-1', '--force', '--timeout=120s']), said);
       assert.match(await kubectl.run(['get', 'nodes']), /Ready,SchedulingDisabled/);
       await kubectl.run(['uncordon', 'node-1']);
       assert.match(await kubectl.fails(['get', 'pod', 'lonely']), /not found/);

@@ -91,7 +91,7 @@ function execute(
     const child = execFile(
       program,
       [...args],
-      { env, timeout: 60_000, maxBuffer: 64 << 20 },
+      { env, timeout: 300_000, maxBuffer: 64 << 20 },
       (error, out, err) => {
         resolve({ code: error === null ? 0 : 1, out, err });
       },

@@ -117,9 +117,13 @@ async function startFresh(node: SwitchNode, name: SetupName): Promise<string> {
     last = now;
     return settled ? undefined : now;
   });
-  // Clean-up and what else follows the first sync is done by then.
-  await sleep(1500);
-  return await node.snapshot();
+  // Clean-up and what else follows the first sync is done when nothing changes any more.
+  for (let before = ''; before !== last;) {
+    before = last;
+    await sleep(1500);
+    last = await node.snapshot();
+  }
+  return last;
 }
 
 /** Starts the program for the first time, and waits until all is as after a fresh start. */
@@ -149,8 +153,9 @@ export async function change(
   node.start(setups[to]);
   try {
     await node.becomes((now) => difference(now, fresh));
-    // Long enough for a few more of each client.
-    await sleep(100);
+    // A few more of each client.
+    const few = stream.count + 10;
+    for (let i = 0; i < 600 && stream.count < few; i++) await sleep(100);
   } finally {
     await stream.stop();
   }

@@ -24,8 +24,8 @@ import { TinyApiServer, type ApiObject } from './apiServer.ts';
 
 const checkout = fileURLToPath(new URL('../../..', import.meta.url));
 
-/** The guest is slow: times are multiplied by this. */
-const patience = process.env['POINTSMAN_VM'] === undefined ? 1 : 5;
+/** Guests are slow, one of them very: times are multiplied by this. */
+const patience = { uml: 5, tcg: 25 }[process.env['POINTSMAN_VM'] ?? ''] ?? 1;
 
 /** Milliseconds between looks at the kernel, each of which starts twenty programs: slow in the guest. */
 const pollingPause = patience === 1 ? 150 : 4000;
@@ -528,7 +528,7 @@ export class Connection {
   }
 
   /** The next line, or what went wrong: at the latest after the time. */
-  async line(milliseconds = 3000 * patience): Promise<string> {
+  async line(milliseconds = Math.max(15_000, 3000 * patience)): Promise<string> {
     const end = Date.now() + milliseconds;
     for (;;) {
       const at = this.#text.indexOf('\n');

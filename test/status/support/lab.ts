@@ -53,7 +53,7 @@ export function pointsman(cluster: LabCluster, ...args: string[]): CommandResult
   const [program = '', ...rest] = [...programFromSource, ...args];
   const { status, stdout, stderr } = spawnSync(program, rest, {
     encoding: 'utf8',
-    timeout: 60_000,
+    timeout: 300_000,
     env: { ...process.env, POINTSMAN_SOCKET: socketPath(cluster, 'node-1') },
   });
   return { code: status, stdout, stderr };
@@ -82,7 +82,7 @@ export function service(name: string, spec: JsonObject): JsonObject {
 }
 
 export async function eventually<T>(what: string, ask: () => Promise<T | undefined | false>): Promise<T> {
-  const deadline = Date.now() + (inGuest ? 100_000 : 20_000);
+  const deadline = Date.now() + (inGuest ? 100_000 : 90_000);
   for (;;) {
     const answer = await ask();
     if (answer !== undefined && answer !== false) return answer;
@@ -123,7 +123,7 @@ export async function get(cluster: LabCluster, from: string, ip: string, port = 
   const { namespaces } = cluster.network;
   const where =
     cluster.network.nodes.some(({ name }) => name === from) || from === 'client' ? from : podNamespace(from);
-  const answer = await httpGet(namespaces, where, `http://${ip}:${port}/`, 2000);
+  const answer = await httpGet(namespaces, where, `http://${ip}:${port}/`, 30_000);
   assert.equal(answer.status, 200);
   return answer.headers['x-pod'] ?? '';
 }
