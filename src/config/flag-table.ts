@@ -164,7 +164,7 @@ export const flagTable = [
     kind: 'bool',
     default: 'true',
     group: mode,
-    help: 'node ports answer on 127.0.0.0/8 (iptables)',
+    help: 'node ports answer on 127.0.0.0/8 (iptables, userspace; there on ::1, too)',
   },
   {
     name: 'iptables-sync-period',

@@ -9,12 +9,15 @@ import type { Route, RouteChange, ServicePortId } from '../../services/types.ts'
 import type { DataplaneReport } from '../dataplane.ts';
 import { Balancer } from './balancer.ts';
 import type { Chooser, Listener, ProxyContext } from './context.ts';
+import { ServicePortCounts, UserspaceCounts } from './counts.ts';
 import type { SocketBudget } from './socketBudget.ts';
 import { TcpListener } from './tcpListener.ts';
 import { UdpListener } from './udpListener.ts';
 
 /** Service ports whose listeners are opened in one turn of the event loop. */
 const openAtOnce = 64;
+/** Milliseconds between two looks for affinity records that are too old. */
+const sweepInterval = 30_000;
 
 export interface LocalhostNodePortsOptions {
   readonly family: Family;
@@ -28,8 +31,13 @@ export interface LocalhostNodePortsOptions {
   readonly host?: string;
 }
 
-interface Served {
+/** Of one service port, as long as it is there. */
+interface Chosen {
   readonly balancer: Balancer;
+  readonly counts: ServicePortCounts;
+}
+
+interface Served {
   /** Undefined where the port could not be had. */
   readonly listener: Listener | undefined;
   readonly port: number;
@@ -39,10 +47,15 @@ export class LocalhostNodePorts {
   readonly #log: Logger;
   readonly #host: string;
   readonly #context: ProxyContext;
+  readonly #chosen = new Map<ServicePortId, Chosen>();
   readonly #served = new Map<ServicePortId, Served>();
+  readonly #sweeping: NodeJS.Timeout;
+  #draining = false;
   /** How many of them have a listener. */
   #listening = 0;
   readonly #report: (report: DataplaneReport) => void;
+  /** As userspace mode counts. */
+  readonly counters = new UserspaceCounts({ servicePorts: () => this.#chosen });
 
   constructor(options: LocalhostNodePortsOptions) {
     const { family, log, sockets, report, udpIdleTimeout } = options;
@@ -53,16 +66,25 @@ export class LocalhostNodePorts {
       family,
       log,
       sockets,
-      refused: (reason) => report({ kind: 'userspaceRefused', reason }),
+      refused: (reason) => {
+        this.counters.refused(reason);
+        report({ kind: 'userspaceRefused', reason });
+      },
       mayDial: () => true,
       udpIdleTimeout,
     };
+    this.#sweeping = setInterval(() => {
+      const now = performance.now();
+      for (const { balancer } of this.#chosen.values()) if (balancer.sticky) balancer.sweep(now);
+    }, sweepInterval).unref();
   }
 
   /** Takes the changes of a sync. A port that cannot be had costs itself, a log line, and is tried again when it changes. */
   async apply(changes: readonly RouteChange[]): Promise<void> {
+    if (this.#draining) return;
     // Ports that are given up first: a node port may move from one service port to another.
     for (const { id, after } of changes) {
+      if (after === undefined) this.#chosen.delete(id);
       const served = this.#served.get(id);
       if (served === undefined || served.port === wantedPort(after)) continue;
       if (served.listener !== undefined) this.#end(served.listener, false);
@@ -79,14 +101,22 @@ export class LocalhostNodePorts {
   /** Brings what is served to a whole table. */
   async applyAll(routes: ReadonlyMap<ServicePortId, Route>): Promise<void> {
     const changes: RouteChange[] = [];
-    for (const id of this.#served.keys())
+    for (const id of this.#chosen.keys())
       if (!routes.has(id)) changes.push({ id, before: undefined, after: undefined });
     for (const [id, after] of routes) changes.push({ id, before: undefined, after });
     await this.apply(changes);
   }
 
+  /** The process is about to end: new TCP connections are refused from here on, those that are open go on, and UDP does. */
+  drain(): void {
+    this.#draining = true;
+    for (const { listener } of this.#served.values())
+      if (listener instanceof TcpListener) listener.close(false);
+  }
+
   /** Ends everything, connections too. */
   close(): void {
+    clearInterval(this.#sweeping);
     for (const { listener } of this.#served.values()) if (listener !== undefined) this.#end(listener, true);
     this.#served.clear();
   }
@@ -104,21 +134,25 @@ export class LocalhostNodePorts {
 
   async #serve(id: ServicePortId, route: Route): Promise<void> {
     const port = wantedPort(route);
-    const served = this.#served.get(id);
-    if (served !== undefined) {
-      served.balancer.set(route);
-      served.listener?.endpointsChanged((key) => served.balancer.has(key));
-      if (served.listener !== undefined) return;
+    let chosen = this.#chosen.get(id);
+    if (chosen === undefined) {
+      if (port === 0) return;
+      chosen = { balancer: new Balancer(), counts: new ServicePortCounts() };
+      this.#chosen.set(id, chosen);
     }
-    if (port === 0) return;
-    const balancer = served?.balancer ?? new Balancer();
+    const { balancer, counts } = chosen;
     balancer.set(route);
-    const listener = await this.#listen(route, port, balancer);
+    counts.set(route);
+    const open = this.#served.get(id)?.listener;
+    open?.endpointsChanged((key) => balancer.has(key));
+    if (open !== undefined || port === 0) return;
+    const listener = await this.#listen(route, port, chosen);
     if (listener !== undefined) this.#listening++;
-    this.#served.set(id, { balancer, listener, port });
+    this.#served.set(id, { listener, port });
+    if (this.#draining && listener instanceof TcpListener) listener.close(false);
   }
 
-  async #listen(route: Route, port: number, balancer: Balancer): Promise<Listener | undefined> {
+  async #listen(route: Route, port: number, { balancer, counts }: Chosen): Promise<Listener | undefined> {
     const { sockets } = this.#context;
     if (!sockets.take(1)) {
       this.#context.refused('socket_limit');
@@ -127,7 +161,15 @@ export class LocalhostNodePorts {
     // From this very node everybody may be served, whatever the external policy.
     const chooser: Chooser = {
       choose: (peer, again) =>
-        balancer.pick('cluster', balancer.sticky ? (peer.remoteAddress ?? '') : '', performance.now(), again),
+        counts.chosen(
+          balancer.pick(
+            'cluster',
+            balancer.sticky ? (peer.remoteAddress ?? '') : '',
+            performance.now(),
+            again,
+          ),
+          again,
+        ),
       forget: (peer) => balancer.forget(peer.remoteAddress ?? ''),
     };
     try {

@@ -2,9 +2,11 @@
 import { NftablesDataplane } from '../../dataplane/nftables/nftablesDataplane.ts';
 import { canUseNftables, probe } from '../../dataplane/nftables/probe.ts';
 import { LocalhostNodePorts } from '../../dataplane/userspace/localhostNodePorts.ts';
+import { openTcpConnections } from '../../dataplane/userspace/tcpConnection.ts';
 import { NftSocket } from '../../linux/netlink/nftables/socket.ts';
 import { matchesAll, matchingAddresses } from '../../services/nodePortAddresses.ts';
 import type { ModeSupport } from '../dataplanes.ts';
+import { drainBeforeEnd } from '../drain.ts';
 import { withLocalhostNodePorts } from '../localhostNodePorts.ts';
 import { processSockets } from '../socketBudget.ts';
 import { kernelHasIPv6 } from './iptables.ts';
@@ -41,7 +43,8 @@ export const nftablesMode: ModeSupport = {
     }
     const sockets = processSockets(log);
     const nodePorts = new LocalhostNodePorts({ family, sockets, report, udpIdleTimeout, log });
-    return Promise.resolve(withLocalhostNodePorts(dataplane, nodePorts));
+    drainBeforeEnd(nodePorts, openTcpConnections, log);
+    return Promise.resolve(withLocalhostNodePorts(dataplane, nodePorts, serviceCounters === 'endpoints'));
   },
 };
 
