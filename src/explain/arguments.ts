@@ -28,6 +28,8 @@ const alone: ReadonlySet<string> = new Set([
 
 const arrows: ReadonlySet<string> = new Set(['->', '→', '=>', '⇒', 'to']);
 
+const takenByShell = 'the shell takes the > of -> for a redirection; write "to" or →, or put -> in quotes';
+
 export interface Words {
   /** FROM and TO, or TO alone. */
   readonly names: readonly string[];
@@ -44,9 +46,7 @@ export function takeNames(argv: readonly string[]): Words {
     if (arrows.has(word)) continue;
     if (word === '-') {
       // Typed without quotes, the shell makes `-` and a redirection of `->`.
-      throw new UsageError(
-        'a single "-": the shell takes the > of -> for a redirection; write "to" or →, or put -> in quotes',
-      );
+      throw new UsageError(`a single "-": ${takenByShell}`);
     }
     if (!word.startsWith('-')) {
       names.push(...word.split(/\s*(?:→|->|⇒|=>|\sto\s)\s*/).filter((part) => part !== ''));
@@ -60,6 +60,8 @@ export function takeNames(argv: readonly string[]): Words {
     }
   }
   if (names.length === 3 && names[0] === 'from') names.shift();
+  if (names.length === 1 && names[0]!.endsWith('-'))
+    throw new UsageError(`"${names[0]}" alone: ${takenByShell}`);
   if (names.length > 2)
     throw new UsageError(`what is "${names[2]}"? One packet is explained at a time: FROM → TO`);
   return { names, flags };

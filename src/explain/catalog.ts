@@ -48,6 +48,10 @@ export interface ServiceInfo {
   readonly slices: readonly EndpointSlice[];
   /** spec.publishNotReadyAddresses */
   readonly publishesUnready: boolean;
+  /** spec.loadBalancerIP, spec.loadBalancerClass; empty if it has none, or it is not known. */
+  readonly wantedBalancer: { readonly ip: string; readonly className: string };
+  /** status.loadBalancer.ingress[].hostname */
+  readonly balancerNames: readonly string[];
   /** spec.externalName; empty if it has none, or it is not known. */
   readonly externalName: string;
   /** The object is known as published, not only what a proxy keeps of it. */
@@ -60,6 +64,14 @@ export class Catalog {
   readonly nodes: readonly Node[];
   /** `namespace/name` of Services that slices say they are of, and that are not there. */
   readonly strayOwners: readonly string[];
+  /** EndpointSlices that no Service has: without the label, or of a Service that is not there. */
+  readonly straySlices: readonly EndpointSlice[];
+  /** EndpointSlices that no proxy looks at, by a label of theirs; with the Service they say they are of. */
+  readonly slicesPassedOver: readonly {
+    readonly owner: string;
+    readonly name: string;
+    readonly field: string;
+  }[];
 
   constructor(cluster: ClusterObjects) {
     const slices = new Map<string, EndpointSlice[]>();
@@ -75,7 +87,16 @@ export class Catalog {
       services.push(describe(source.object, source.value, slices, { field, reason }));
     }
     this.services = services;
-    this.strayOwners = [...slices.keys()].filter((owner) => !services.some(({ name }) => name === owner));
+    const owned = new Set(services.map(({ name }) => name));
+    this.strayOwners = [...slices.keys()].filter((owner) => !owned.has(owner));
+    this.straySlices = this.strayOwners.flatMap((owner) => slices.get(owner) ?? []);
+    this.slicesPassedOver = cluster.passedOver.flatMap(({ source: { object }, field }) => {
+      if (object.kind !== 'EndpointSlice') return [];
+      const namespace = object.meta.namespace || 'default';
+      return [
+        { owner: `${namespace}/${object.serviceName}`, name: `${namespace}/${object.meta.name}`, field },
+      ];
+    });
     this.pods = cluster.others.map(({ kind, value }) => podOf(kind, value));
     this.nodes = cluster.nodes;
   }
@@ -98,6 +119,11 @@ export class Catalog {
   /** The Node that has the address, as its Node object says. */
   nodeAt(ip: string): Node | undefined {
     return this.nodes.find(({ addresses }) => addresses.some(({ address }) => canonicalIP(address) === ip));
+  }
+
+  /** `node/NAME` or `NAME`, as people write it. */
+  nodeNamed(word: string): Node | undefined {
+    return this.nodes.find(({ meta }) => meta.name === word.replace(/^node\//, ''));
   }
 
   selected({ namespace, selector }: ServiceInfo): PodInfo[] {
@@ -136,6 +162,13 @@ function describe(
     slices: slices.get(name) ?? [],
     publishesUnready: spec['publishNotReadyAddresses'] === true,
     externalName: text(spec['externalName']),
+    wantedBalancer: {
+      ip: canonicalIP(text(spec['loadBalancerIP'])) ?? '',
+      className: text(spec['loadBalancerClass']),
+    },
+    balancerNames: list(map(map(value?.['status'])['loadBalancer'])['ingress']).flatMap(
+      (entry) => text(map(entry)['hostname']) || [],
+    ),
     published: value !== undefined,
   };
 }

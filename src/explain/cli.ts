@@ -5,6 +5,7 @@ import { UsageError } from '../config/flags.ts';
 import { inputHelp, parseArguments } from '../render/arguments.ts';
 import { sayProblems } from '../render/inputs.ts';
 import { refuse, type CommandOutput as Output } from '../render/cli.ts';
+import { readTyped } from './typed.ts';
 import { explainFlags, takeNames } from './arguments.ts';
 import { canonicalIP } from '../services/ip.ts';
 import { buildCase, type CaseInputs } from './build.ts';
@@ -79,13 +80,13 @@ async function explain(argv: readonly string[], io: CommandOutput): Promise<numb
   const from = flag('from') || (names.length > 1 || flag('to') !== '' ? (names[0] ?? '') : '');
   if (to === '')
     throw new UsageError('where does the packet go? Give --to ADDRESS:PORT or --to NAMESPACE/SERVICE:PORT');
-  const question = {
+  const question = readTyped({
     from,
     to,
     protocol: flag('proto'),
     sourcePort: flag('sport'),
     inInterface: flag('in-interface'),
-  };
+  });
   const dumpFiles = parsed.extra.get('dump') ?? [];
   const asked = await parsed.inputs();
   for (const warning of asked.warnings) io.err(`${warning}\n`);

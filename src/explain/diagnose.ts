@@ -5,7 +5,7 @@ import type { Finding, Report } from './findings/finding.ts';
 import { dependence, supposition } from './outcome.ts';
 import { withoutService } from './findings/noService.ts';
 import { conditions } from './findings/words.ts';
-import { foreignRules, goneEndpoints, nobodyListens, staleFlows } from './findings/rules.ts';
+import { foreignRules, goneEndpoints, nobodyListens, oldConnections, staleFlows } from './findings/rules.ts';
 
 export type { Finding } from './findings/finding.ts';
 
@@ -36,6 +36,7 @@ export function diagnose(given: Case): Finding[] {
     aboutRoute(given, decision.route, info, report);
   } else if (catalog !== undefined) withoutService(given, report);
   staleFlows(given, report);
+  oldConnections(given, report);
   nobodyListens(given, outcomes, ofThisWay);
   goneEndpoints(given, outcomes, ofThisWay);
   for (const { assumptions } of prediction.possibilities) {

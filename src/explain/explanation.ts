@@ -178,6 +178,9 @@ function answer(given: Case, outcomes: readonly Outcome[]): string {
       : words[first.kind];
   }
   const service = route === undefined ? '' : ` of Service ${route.port.name}`;
+  const known = route?.endpoints.some(({ key }) => key === first.destination);
+  if (known === false && outcomes.length === 1 && listenerOf(first) === undefined)
+    return `It is sent to ${first.destination}, which is no endpoint${service}.`;
   const many =
     outcomes.length === 1
       ? `It reaches ${first.destination}${service}`

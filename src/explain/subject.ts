@@ -6,6 +6,7 @@ import { canonicalIP, familyOf, isLoopback } from '../services/ip.ts';
 import type { RoutingTable } from '../services/types.ts';
 import { endpointsOfPod } from './podAddresses.ts';
 import type { Catalog, PodInfo, ServiceInfo } from './catalog.ts';
+import { nearSender } from './typed.ts';
 import { formatPlace, type Origin, type Packet } from './packet.ts';
 import type { World } from './world.ts';
 import { programName } from '../programName.ts';
@@ -37,7 +38,12 @@ const protocolNames: readonly Protocol[] = ['TCP', 'UDP', 'SCTP'];
 export function parseProtocol(text: string): Protocol | undefined {
   if (text === '') return undefined;
   const found = protocolNames.find((name) => name === text.toUpperCase());
-  if (found === undefined) throw new UsageError(`--proto: "${text}" is none of tcp, udp, sctp`);
+  if (found === undefined) {
+    const ping = /^icmp/i.test(text)
+      ? ': Services have ports, and ping has none, so no rule of a Service is about it. Ask about a port'
+      : '';
+    throw new UsageError(`--proto: "${text}" is none of tcp, udp, sctp${ping}`);
+  }
   return found;
 }
 
@@ -99,6 +105,8 @@ export function findTarget(
     if (address === '') throw new Error('--to node: the address of the node is not known: give --node-ip');
     return { address, port: node.port, protocol: asked ?? 'TCP' };
   }
+  const machine = ofMachine(question.to, catalog, family);
+  if (machine !== undefined) return { ...machine, protocol: asked ?? 'TCP' };
   const named = parseServiceName(question.to);
   if (named === undefined)
     throw new UsageError(`--to: "${question.to}" is neither ADDRESS:PORT nor NAMESPACE/SERVICE:PORT`);
@@ -124,6 +132,8 @@ export function findTarget(
   }
   refuseWithoutProxy(info, catalog);
   const number = /^\d+$/.test(wanted) ? Number(wanted) : undefined;
+  if (number !== undefined && !(number >= 1 && number <= 65535))
+    throw new UsageError(`--to: ${question.to}: a port is a number from 1 to 65535`);
   const ports = info.ports.filter(({ protocol }) => asked === undefined || protocol === asked);
   const port =
     wanted === ''
@@ -135,12 +145,12 @@ export function findTarget(
     );
   }
   if (port === undefined && ports.length === 0 && number === undefined) {
-    const of = asked === undefined || info.ports.length === 0 ? '' : ` of ${asked}`;
-    throw new Error(`--to: Service ${name} has no usable port${of}: ${programName} render --check says why`);
+    if (asked !== undefined && info.ports.length > 0)
+      throw new Error(`--to: Service ${name} has no port of ${asked}: it has ${portList(info)}`);
+    throw new Error(`--to: Service ${name} has no usable port: ${programName} render --check says why`);
   }
   if (port === undefined && number === undefined) {
-    const list = info.ports.map((one) => `${one.name || one.port} (${one.port}/${one.protocol})`).join(', ');
-    throw new Error(`--to: Service ${name} has no port ${wanted || 'at all'}: it has ${list}`);
+    throw new Error(`--to: Service ${name} has no port ${wanted || 'at all'}: it has ${portList(info)}`);
   }
   const ips = [...info.service.clusterIPs, info.service.clusterIP].flatMap((ip) => canonicalIP(ip) ?? []);
   const address = ips.find((ip) => family === undefined || familyOf(ip) === family);
@@ -151,6 +161,35 @@ export function findTarget(
     );
   }
   return { address, port: port?.port ?? number!, protocol: port?.protocol ?? asked ?? 'TCP' };
+}
+
+function portList({ ports }: ServiceInfo): string {
+  return ports.map((one) => `${one.name || one.port} (${one.port}/${one.protocol})`).join(', ');
+}
+
+/** `pod/NAMESPACE/NAME:PORT`, `node/NAME:PORT`, `NAME:PORT` of a Node: its address. Undefined: something else. */
+function ofMachine(
+  to: string,
+  catalog: Catalog | undefined,
+  family: Family | undefined,
+): { readonly address: string; readonly port: number } | undefined {
+  const [, kind = '', rest = '', port = ''] =
+    /^(?:(pod|node)s?\/)?([^:\s]+?)(?::(\d{1,5}))?$/i.exec(to) ?? [];
+  const isPod = kind.toLowerCase() === 'pod';
+  if (rest === '' || (kind === '' && rest.includes('/'))) return undefined;
+  const name = parsePodName(rest);
+  const pod = isPod && name !== undefined ? catalog?.podNamed(name.namespace, name.name) : undefined;
+  const node = isPod ? undefined : catalog?.nodeNamed(rest);
+  if (kind === '' && node === undefined) return undefined;
+  const ips = pod?.ips ?? node?.addresses.flatMap(({ address }) => canonicalIP(address) ?? []) ?? [];
+  const address = ips.find((ip) => family === undefined || familyOf(ip) === family);
+  if (address === undefined)
+    throw new Error(
+      `--to: there is no ${isPod ? 'Pod' : 'Node'} ${rest}${family === undefined ? '' : ` with an ${family} address`} among the objects: use its address`,
+    );
+  if (!(Number(port) >= 1 && Number(port) <= 65535))
+    throw new UsageError(`--to: which port of ${to}? Write ${formatPlace(address, 80)}`);
+  return { address, port: Number(port) };
 }
 
 /** Only an address has a zone, and only in packets that never leave their link: no Service is dialled by one. */
@@ -241,6 +280,15 @@ export function findOrigin(
     if (loopback && !world.isLocal(ip)) refuseLoopback(target, ip);
     return originAt(ip, world, catalog, table, given);
   }
+  const node = catalog?.nodeNamed(from);
+  if (node !== undefined || from.startsWith('node/')) {
+    if (node?.meta.name === world.nodeName && world.nodeName !== '')
+      return findOrigin({ ...question, from: 'node' }, target, world, catalog, table);
+    const of = node?.addresses.flatMap(({ address }) => canonicalIP(address) ?? []) ?? [];
+    const own = of.find((one) => familyOf(one) === family);
+    if (own === undefined) throw noSuchNode(from, catalog);
+    return originAt(own, world, catalog, table, given);
+  }
   const { namespace, name } = parsePodName(from) ?? { namespace: '', name: '' };
   const near = catalog?.podNamed(namespace, name);
   const address = near?.ips.find((one) => familyOf(one) === family);
@@ -249,6 +297,18 @@ export function findOrigin(
   const endpoints = endpointsOfPod(table, `${namespace}/${name}`);
   if (endpoints !== undefined) return originAt(endpoints, world, catalog, table, given);
   throw noSuchPod(namespace, name, family, catalog);
+}
+
+/** @param word `node/NAME` */
+export function noSuchNode(word: string, catalog: Catalog | undefined): Error {
+  const name = word.replace(/^node\//, '');
+  const all = catalog?.nodes.map(({ meta }) => meta.name) ?? [];
+  const near = meant(name, all);
+  const hint =
+    all.includes(name) || near === undefined
+      ? ' with an address of this family among the objects'
+      : `; did you mean node/${near}?`;
+  return new Error(`--from: there is no Node ${name}${hint}`);
 }
 
 /** Why nobody of that name can send. @param family of the address that is missing */
@@ -264,6 +324,13 @@ export function noSuchPod(
     return new Error(
       `--from: Pod ${namespace}/${name} has no address yet${there.phase === '' ? '' : ` (${there.phase})`}: it sends nothing`,
     );
+  if (there !== undefined && family !== undefined)
+    return new Error(
+      `--from: Pod ${namespace}/${name} has no ${family} address, only ${there.ips.join(', ')}: it cannot dial an ${family} address at all. Dial the Service's other address, if it has one (spec.ipFamilyPolicy: PreferDualStack), or give the Pods ${family} addresses`,
+    );
+  const word = nearSender(name);
+  if (namespace === 'default' && word !== undefined)
+    return new Error(`--from: there is no Pod default/${name}; did you mean --from ${word}?`);
   const all = (catalog?.pods ?? []).map((pod) => pod.name.replace(/^Pod /, ''));
   const likely =
     meant(`${namespace}/${name}`, all) ?? all.find((one) => one.split('/')[1]?.startsWith(name) === true);

@@ -22,7 +22,8 @@ for (const text of [
 }
 
 test('one argument in quotes is a packet, too', () => {
-  assert.deepEqual(takeNames(['default/frontend-7d9 to shop/checkout:http']).names, both);
+  for (const arrow of [' to ', '→', ' → ', '->', ' -> ', '=>'])
+    assert.deepEqual(takeNames([`default/frontend-7d9${arrow}shop/checkout:http`]).names, both);
 });
 
 test('a flag keeps the word behind it, a switch does not', () => {
@@ -40,5 +41,7 @@ test('a flag keeps the word behind it, a switch does not', () => {
 
 test('a third name, and an arrow that the shell took, are told', () => {
   assert.throws(() => takeNames(['a', 'b', 'c']), /what is "c"\? One packet is explained at a time/);
+  // `a->b` without quotes.
+  assert.throws(() => takeNames(['a-']), /"a-" alone: the shell takes the > of -> for a redirection/);
   assert.throws(() => takeNames(['a', '-']), /the shell takes the > of -> for a redirection/);
 });

@@ -7,6 +7,9 @@ import { runExplain } from '../../src/explain/cli.ts';
 import type { Explanation } from '../../src/explain/explanation.ts';
 import { makeOwnedDirectory } from '../../src/lab/net/ownedDirectory.ts';
 import { manifest, mistakes, toCluster } from './mistakes.ts';
+import { moreMistakes } from './moreMistakes.ts';
+
+const all = [...mistakes, ...moreMistakes];
 
 interface Run {
   readonly explanation: Explanation;
@@ -45,7 +48,7 @@ async function explain(
 }
 
 /** In every mode the same cause, whatever the rules look like. */
-for (const { name, yaml, args, files, reason, severity = 'cause' } of mistakes) {
+for (const { name, yaml, args, files, reason, severity = 'cause' } of all) {
   if (files !== undefined) continue;
   for (const mode of ['nftables', 'ipvs', 'userspace']) {
     test(`names the cause in ${mode} mode: ${name}`, async () => {
@@ -62,7 +65,7 @@ for (const { name, yaml, args, files, reason, severity = 'cause' } of mistakes) 
   }
 }
 
-for (const { name, yaml, args, files, reason, says, severity = 'cause' } of mistakes) {
+for (const { name, yaml, args, files, reason, says, severity = 'cause' } of all) {
   test(`names the cause: ${name}`, async () => {
     const { explanation, code, text } = await explain(yaml, args, files);
     const finding = explanation.findings.find((one) => one.reason === reason);

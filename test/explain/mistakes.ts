@@ -88,7 +88,7 @@ export interface Mistake {
 
 export const toCluster = ['--from', '10.244.1.50', '--to', 'shop/web:http'];
 
-const save = (foreign: string): string => `*filter
+export const save = (foreign: string): string => `*filter
 :INPUT ACCEPT [0:0]
 :FORWARD ACCEPT [0:0]
 :OUTPUT ACCEPT [0:0]
@@ -108,7 +108,7 @@ COMMIT
 `;
 
 /** Rules of userspace mode beside somebody else's. */
-const redirects = (foreign: string): string => `*filter
+export const redirects = (foreign: string): string => `*filter
 :INPUT ACCEPT [0:0]
 :FORWARD ACCEPT [0:0]
 :OUTPUT ACCEPT [0:0]

@@ -24,7 +24,7 @@ test('addresses are read in the byte order of the kernel', () => {
     state: '01',
     inode: 71422,
   });
-  assert.deepEqual([isConnected(connected!), isWaiting(connected!)], [true, false]);
+  assert.deepEqual([isConnected(connected), isWaiting(connected)], [true, false]);
   assert.deepEqual([isConnected(waiting!), isWaiting(waiting!), waiting!.localPort], [false, true, 8080]);
   const big = '   0: AC1F000B:A1E7 0AF4010A:1F90 08 0:0 0:0 0     0        0 5 2\n';
   assert.deepEqual(

@@ -36,6 +36,29 @@ const mistakes: readonly (readonly [argv: readonly string[], code: number, messa
   [['frontend', 'node:0'], 2, /a port is a number from 1 to 65535/],
   [['frontend', 'apo'], 1, /there is no Service default\/apo; did you mean default\/api\?/],
   [['frontend', 'api', '--proto', 'icmp'], 2, /"icmp" is none of tcp, udp, sctp/],
+  [['frontend', 'api', '--proto', 'icmpv6'], 2, /Services have ports, and ping has none/],
+  [['frontend', 'api:http', '--proto', 'udp'], 1, /has no port of UDP: it has http \(80\/TCP\)/],
+  [['frontend', 'api:80000'], 2, /a port is a number from 1 to 65535/],
+  [['frontend', 'default/api/http'], 2, /the port stands behind a colon: default\/api:http/],
+  [['frontend', '10.96.1.0/80'], 2, /write the port behind a colon: 10\.96\.1\.0:80/],
+  [['frontend', '10.96.1.0:http'], 2, /an address has ports by number only/],
+  [['frontend', 'ftp://api'], 2, /which port is ftp\?/],
+  [['frontend', 'pod/frontend'], 2, /which port of pod\/frontend\? Write 10\.244\./],
+  [['frontend', 'pod/nobody:80'], 1, /there is no Pod nobody among the objects/],
+  [['frontend', 'api:80/udp', '--proto', 'tcp'], 2, /says udp, and --proto says tcp/],
+  [
+    ['frontend', '[fd00:10:96::1]:80'],
+    1,
+    /Pod default\/frontend has no IPv6 address, only 10\.244\.\S+: it cannot/,
+  ],
+  [['svc/api', 'api'], 2, /a Service sends nothing: who dials\?/],
+  [['deployment/default/api', 'api'], 2, /its Pods send, each for itself/],
+  [['http://frontend', 'api'], 2, /is a URL; write the address of the client alone/],
+  [['10.244.1.2:1234', 'api'], 2, /--from 10\.244\.1\.2 --sport 1234/],
+  [['10.244.1.0/24', 'api'], 2, /is a network; give one address of it/],
+  [['10.244.1', 'api'], 2, /--from: "10\.244\.1" is no IP address/],
+  [['outsid', 'api'], 1, /did you mean --from outside\?/],
+  [['node/node-9', 'api'], 1, /there is no Node node-9/],
   [['api', '--form', 'frontend'], 2, /unknown flag: --form \(did you mean --from\?\)/],
   [['frontend', 'api', '--node', 'nod-1'], 1, /no Node nod-1 among .* did you mean node-1\?/],
   [
@@ -53,6 +76,25 @@ for (const [argv, code, message] of mistakes) {
     assert.equal(answer.code, code, answer.err);
     assert.match(answer.err, message);
     assert.equal(answer.out, '');
+  });
+}
+
+/** What people have at hand: URLs, names of DNS, kubectl's words. */
+for (const [asked, first] of [
+  [['frontend', 'http://api/cart'], /^TCP 10\.244\.\S+ → 10\.96\.1\.0:80\nfrom Pod default\/frontend/],
+  [['frontend', 'http://api.default.svc.cluster.local:80/'], /^TCP \S+ → 10\.96\.1\.0:80\n/],
+  [['frontend', 'api.default.svc:http'], /^TCP \S+ → 10\.96\.1\.0:80\n/],
+  [['frontend', 'api.default'], /^TCP \S+ → 10\.96\.1\.0:80\n/],
+  [['frontend', 'svc/api:80/tcp'], /^TCP \S+ → 10\.96\.1\.0:80\n/],
+  [['Pod/default/frontend', 'api'], /from Pod default\/frontend/],
+  [['frontend', 'pod/frontend:8080'], /^TCP (\S+) → \1:8080\n/],
+  [['node-1', 'api', '--node', 'node-1'], /from a program on node-1/],
+  [['Outside', 'node-1:30000', '--node', 'node-1'], /^TCP 198\.51\.100\.77 → \S+:30000\n/],
+] as const) {
+  test(`explain ${asked.join(' ')} is understood`, async () => {
+    const { out, err } = await said(runExplain, [...asked, ...shop]);
+    assert.equal(err, '');
+    assert.match(out, first);
   });
 }
 

@@ -3,7 +3,7 @@ import type { Route } from '../../services/types.ts';
 import type { Case } from '../case.ts';
 import type { ServiceInfo } from '../catalog.ts';
 import { formatPlace } from '../packet.ts';
-import { isUnserved, type Decision } from '../routes.ts';
+import { isInside, isUnserved, type Decision } from '../routes.ts';
 import type { Report } from './finding.ts';
 import { noEndpoints, targetPorts } from './noEndpoints.ts';
 import { count, elsewhere, names } from './words.ts';
@@ -68,6 +68,22 @@ export function aboutRoute(given: Case, route: Route, info: ServiceInfo | undefi
     );
   }
   if (info !== undefined) targetPorts(given, route, service, info, report);
+  for (const other of given.wanted?.table.routes.values() ?? []) {
+    const claims = other.lostFrontends.some(
+      ({ ip, port: number, protocol, kind }) =>
+        number === packet.destinationPort &&
+        protocol === packet.protocol &&
+        (kind === 'nodePort' ? decision?.frontend?.kind === 'nodePort' : ip === packet.destination),
+    );
+    if (!claims || other === route) continue;
+    const loser = `Service ${other.port.namespace}/${other.port.service}`;
+    report(
+      'warning',
+      'duplicate_frontend',
+      `Two Services claim ${formatPlace(packet.destination, packet.destinationPort)}: ${service}, which is older and has it, and ${loser}, whose clients reach ${service} instead.`,
+      `Give ${loser} another ${decision?.frontend?.kind === 'nodePort' ? 'node port' : 'address'}.`,
+    );
+  }
   for (const lost of route.lostFrontends) {
     report(
       'warning',
@@ -87,16 +103,42 @@ function goodToKnow(
   report: Report,
 ): void {
   const { port } = route;
-  if (
-    frontend?.kind === 'clusterIP' &&
-    packet.origin.kind === 'outside' &&
-    !world.isPod(packet.origin.address)
-  ) {
+  const outside = packet.origin.kind === 'outside' && !world.isPod(packet.origin.address);
+  const sender = outside ? catalog?.nodeAt(packet.origin.address) : undefined;
+  if (sender !== undefined) {
+    report(
+      'warning',
+      'other_node',
+      `A program on ${sender.meta.name} sends it: the rules of that node are the first to see its packets, and these are the rules of ${world.nodeName || 'this node'}.`,
+      `Ask about that node: --node ${sender.meta.name} --from node; or on it.`,
+    );
+  } else if (frontend?.kind === 'clusterIP' && outside) {
     report(
       'warning',
       'cluster_ip_from_outside',
       `${packet.destination} is a cluster IP: outside the cluster nobody has a route to it, so the packet usually never comes to a node.`,
       `Clients outside dial a node port or a load balancer (spec.type NodePort, LoadBalancer). If the client is a Pod, say so: --from pod/NAMESPACE/NAME.`,
+    );
+  }
+  if (frontend?.kind === 'externalIP' && packet.origin.kind === 'outside') {
+    report(
+      'note',
+      'external_ip',
+      `${packet.destination} is in spec.externalIPs of ${service}. Kubernetes brings nobody's packets for it to a node: that is for your network to do.`,
+      'If nothing arrives, see where the routers send this address.',
+    );
+  }
+  const { sourceRanges } = port;
+  if (
+    sourceRanges.length > 0 &&
+    packet.origin.kind === 'outside' &&
+    (frontend?.kind === 'nodePort' || frontend?.kind === 'externalIP') &&
+    !isInside(sourceRanges, packet.origin.address)
+  ) {
+    report(
+      'note',
+      'ranges_elsewhere',
+      `spec.loadBalancerSourceRanges of ${service} (${sourceRanges.join(', ')}) guards its load balancer addresses only: at ${formatPlace(packet.destination, packet.destinationPort)} everybody is let in.`,
     );
   }
   const ready = route.endpoints.filter((endpoint) => endpoint.ready);

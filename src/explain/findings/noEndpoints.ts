@@ -1,5 +1,6 @@
 /** Why a Service has no endpoint to use, and whether its ports are those of its Pods. */
 import { edits, meant } from '../../config/spelling.ts';
+import { canonicalIP, familyOf } from '../../services/ip.ts';
 import type { Route } from '../../services/types.ts';
 import type { Case } from '../case.ts';
 import type { Catalog, PodInfo, ServiceInfo } from '../catalog.ts';
@@ -46,17 +47,24 @@ export function noEndpoints(
         selector,
         catalog.pods.filter(({ namespace }) => namespace === info.namespace),
       );
+      const abroad = catalog.pods.find((pod) =>
+        Object.entries(selector).every(([key, value]) => pod.labels[key] === value),
+      );
       const but =
-        near === undefined
-          ? `there is no Pod like that in namespace ${info.namespace}`
-          : `${near.pod.name} has ${near.have}`;
+        abroad !== undefined
+          ? `${abroad.name} has these labels, but a selector finds only Pods of the Service's own namespace`
+          : near === undefined
+            ? `there is no Pod like that in namespace ${info.namespace}`
+            : `${near.pod.name} has ${near.have}`;
       report(
         'cause',
         'selector_matches_nothing',
         `spec.selector of ${service} is ${wanted}, which matches no Pod: ${but}. Without a Pod it has no endpoints, ${refused}.`,
-        near === undefined
-          ? 'Correct spec.selector, or create the Pods.'
-          : `Is spec.selector misspelt? Set it to ${near.have}, or change the label.`,
+        abroad !== undefined
+          ? `Make the Service in namespace ${abroad.namespace}, or the Pods in ${info.namespace}.`
+          : near === undefined
+            ? 'Correct spec.selector, or create the Pods.'
+            : `Is spec.selector misspelt? Set it to ${near.have}, or change the label.`,
       );
       return;
     }
@@ -67,11 +75,23 @@ export function noEndpoints(
   }
   const ofFamily = slices.filter(({ addressType }) => addressType === family);
   if (slices.length > 0 && ofFamily.length === 0) {
+    const wrong = slices.find(({ endpoints }) =>
+      endpoints.some(
+        ({ address }) => canonicalIP(address) !== undefined && familyOf(canonicalIP(address)!) === family,
+      ),
+    );
+    const types = [...new Set(slices.map(({ addressType }) => addressType))];
     report(
       'cause',
       'wrong_family',
-      `${service} has endpoints of ${[...new Set(slices.map(({ addressType }) => addressType))].join(', ')} only, and the packet is ${family}, ${refused}.`,
-      `Pods need ${family} addresses, or clients must dial the Service's other address.`,
+      wrong === undefined
+        ? `${service} has endpoints of ${types.join(', ')} only, and the packet is ${family}, ${refused}.`
+        : `EndpointSlice ${wrong.meta.namespace}/${wrong.meta.name} of ${service} says addressType ${wrong.addressType}, but its addresses are ${family}: proxies pass over them, ${refused}.`,
+      wrong !== undefined
+        ? `Make the slice anew with addressType ${family}; the field cannot be changed.`
+        : types.every((type) => type === 'FQDN')
+          ? 'No proxy serves slices of names (FQDN): give addresses, or make the Service one of type ExternalName.'
+          : `Pods need ${family} addresses, or clients must dial the Service's other address.`,
     );
     return;
   }
@@ -115,6 +135,8 @@ export function noEndpoints(
     );
     return;
   }
+  if (slices.length === 0 && info !== undefined && strayedSlice(info, catalog, service, refused, report))
+    return;
   const how =
     slices.length === 0 && info?.published !== false
       ? 'there is no EndpointSlice for it'
@@ -125,6 +147,53 @@ export function noEndpoints(
     `${service} has no endpoints anywhere (${how}), ${refused}.`,
     adviceWithoutEndpoints(info),
   );
+}
+
+/** A slice that was probably meant for the Service, and is not taken for its own. */
+function strayedSlice(
+  info: ServiceInfo,
+  catalog: Catalog | undefined,
+  service: string,
+  refused: string,
+  report: Report,
+): boolean {
+  const { namespace, name } = info;
+  const short = info.service.meta.name;
+  const passedOver = catalog?.slicesPassedOver.find(({ owner }) => owner === name);
+  if (passedOver !== undefined) {
+    report(
+      'cause',
+      'slice_label',
+      `EndpointSlice ${passedOver.name} is of ${service}, but proxies pass over it: ${passedOver.field} says that the Service is headless, ${refused}.`,
+      'Remove the label service.kubernetes.io/headless from the slice.',
+    );
+    return true;
+  }
+  const ips = new Set(catalog === undefined ? [] : catalog.selected(info).flatMap((pod) => pod.ips));
+  const stray = catalog?.straySlices.find(
+    ({ meta, serviceName, endpoints }) =>
+      (serviceName === short && meta.namespace !== namespace) ||
+      (serviceName === '' &&
+        meta.namespace === namespace &&
+        (meta.name.startsWith(short) || endpoints.some(({ address }) => ips.has(address)))),
+  );
+  if (stray === undefined) return false;
+  const slice = `EndpointSlice ${stray.meta.namespace}/${stray.meta.name}`;
+  if (stray.serviceName === '')
+    report(
+      'cause',
+      'slice_label',
+      `${slice} has no label kubernetes.io/service-name, so it is nobody's: ${service} has no endpoints, ${refused}.`,
+      `Give it the label: kubectl label endpointslice -n ${namespace} ${stray.meta.name} kubernetes.io/service-name=${short}`,
+    );
+  else
+    report(
+      'cause',
+      'slice_label',
+      `${slice} is labelled as one of a Service ${short}, but it is in namespace ${stray.meta.namespace}, and ${service} takes slices of its own namespace only, ${refused}.`,
+      `Make the slice in namespace ${namespace}.`,
+    );
+  return true;
 }
 
 /** Without endpoints the rules refuse; but in iptables mode not everywhere. */

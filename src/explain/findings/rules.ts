@@ -5,7 +5,7 @@ import { formatPlace } from '../packet.ts';
 import { isOurs, ownerOf } from '../owner.ts';
 import { listenerOf, processBase } from '../userspace/relay.ts';
 import type { Report } from './finding.ts';
-import { names, percent } from './words.ts';
+import { list, names, percent } from './words.ts';
 import { programName } from '../../programName.ts';
 
 export function foreignRules(
@@ -125,12 +125,94 @@ export function staleFlows(given: Case, report: Report): void {
   }
 }
 
+interface ForeignAct {
+  readonly writer: string;
+  /** `sends the packet to 192.0.2.9:3128` */
+  readonly act: (what: string) => string;
+  readonly rule: string;
+  readonly chain: string;
+  readonly base: string;
+}
+
+/** Rules of others that take packets away from the proxy's, with their shares; each rule once. */
+function translatedByOthers(
+  outcomes: readonly Outcome[],
+  valid: ReadonlySet<string>,
+): [ForeignAct, number][] {
+  const found = new Map<string, [ForeignAct, number]>();
+  for (const outcome of outcomes) {
+    const { kind, destination, steps, probability } = outcome;
+    if (kind === 'endpoint' && valid.has(destination)) continue;
+    // In front of the routing decision, or at OUTPUT: elsewhere nothing is translated any more.
+    const step =
+      kind === 'endpoint'
+        ? steps.findLast(({ effect }) => effect.kind === 'dnat')
+        : kind === 'forward' || kind === 'node'
+          ? steps.find(
+              ({ effect, hook, base }) =>
+                effect.kind === 'accept' && /nat/.test(base) && (hook === 'prerouting' || hook === 'output'),
+            )
+          : undefined;
+    if (step === undefined || step.rule === '' || isOurs(step)) continue;
+    const { rule, chain, base, effect } = step;
+    const owner = ownerOf(step);
+    const before = found.get(`${base} ${chain} ${rule}`);
+    found.set(`${base} ${chain} ${rule}`, [
+      {
+        writer: owner === '' ? "that is not the service proxy's" : `of ${owner}, not of the service proxy,`,
+        act: (what) => (effect.kind === 'dnat' ? `sends ${what} to ${effect.to}` : `lets ${what} pass`),
+        rule,
+        chain,
+        base,
+      },
+      (before?.[1] ?? 0) + probability,
+    ]);
+  }
+  return [...found.values()];
+}
+
+/** TCP connections that go on to somebody who is no endpoint any more. */
+export function oldConnections(given: Case, report: Report): void {
+  const { packet, decision, flows, mode } = given;
+  const route = decision?.route;
+  if (packet.protocol === 'UDP' || route === undefined || mode === 'userspace') return;
+  const valid = new Set(route.reachable.map(({ key }) => key));
+  const old = flows.filter(
+    (flow) =>
+      flow.protocol === packet.protocol &&
+      flow.source === packet.origin.address &&
+      flow.destination === packet.destination &&
+      flow.destinationPort === packet.destinationPort &&
+      flow.answered &&
+      flow.endpoint !== flow.destination &&
+      !valid.has(formatPlace(flow.endpoint, flow.endpointPort)),
+  );
+  if (old.length === 0) return;
+  const places = [...new Set(old.map((flow) => formatPlace(flow.endpoint, flow.endpointPort)))];
+  report(
+    'warning',
+    'old_connection',
+    `The kernel remembers ${old.length === 1 ? `a connection of this client (port ${old[0]!.sourcePort})` : `${old.length} connections of this client`} to ${list(places)}, no endpoint of Service ${route.port.namespace}/${route.port.service} any more. A connection that is open stays where it went; only new ones follow the rules.`,
+    'If the client hangs, it has to connect anew: restart it, or shorten its keep-alive. Those already closed are forgotten by themselves.',
+  );
+}
+
 /** Rules in the kernel that lead to somebody whom the objects do not know (any more). */
 export function goneEndpoints(given: Case, outcomes: readonly Outcome[], report: Report): void {
   const { decision, rules } = given;
   const route = decision?.route;
   if (route === undefined || rules.kind === 'wanted') return;
   const valid = new Set(route.reachable.map(({ key }) => key));
+  const foreign = translatedByOthers(outcomes, valid);
+  for (const [what, share] of foreign) {
+    report(
+      'cause',
+      'foreign_rule',
+      `A rule ${what.writer} ${what.act(share > 0.999 ? 'the packet' : `${percent(share)} of the connections`)}, before the rules of the service proxy are asked: rule "${what.rule}" in chain ${what.chain} (${what.base}).`,
+      'Find out who wrote it; it has to leave addresses of Services out, or stand behind the rules of the proxy.',
+    );
+  }
+  if (foreign.length > 0) return;
   for (const { kind, destination, steps } of outcomes) {
     if (kind !== 'endpoint' || valid.has(destination)) continue;
     const remembered = steps.some(({ rule, element }) =>

@@ -82,6 +82,8 @@ class Reader {
     const target = parseAddressPort(question.to) ?? parseNodePort(question.to);
     const named = target === undefined ? parseServiceName(question.to) : undefined;
     if (named !== undefined) namespaces.add(named.namespace);
+    const [, podTarget = ''] = /^pod\/(.*?)(?::\d+)?$/.exec(question.to) ?? [];
+    if (podTarget !== '') namespaces.add(parsePodName(podTarget)?.namespace ?? 'default');
     if (target !== undefined) {
       const owner = ownerOf(cluster, target.address, target.port);
       if (owner !== undefined) namespaces.add(owner);
@@ -94,7 +96,8 @@ class Reader {
     );
     const address = target?.address ?? '';
     // Another node's, perhaps.
-    if (address !== '' && !known.includes(address) && !hasAddress(cluster, address))
+    const byName = [question.from, question.to].some((word) => word.startsWith('node/'));
+    if (byName || (address !== '' && !known.includes(address) && !hasAddress(cluster, address)))
       nodes.push(...(await this.#list('/api/v1/nodes')));
     for (const namespace of namespaces)
       services.push(...(await this.#list(`/api/v1/namespaces/${encodeURIComponent(namespace)}/services`)));

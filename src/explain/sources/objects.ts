@@ -7,7 +7,7 @@ import { stderrLogger } from '../../render/stderrLogger.ts';
 import type { Wanted } from '../../render/wanted.ts';
 import { canonicalIP } from '../../services/ip.ts';
 import { Catalog } from '../catalog.ts';
-import { noSuchPod, parseAddressPort, parsePodName, type Question } from '../subject.ts';
+import { noSuchNode, noSuchPod, parseAddressPort, parsePodName, type Question } from '../subject.ts';
 
 export interface Objects {
   /** With the node that this machine is, where several were to choose from. */
@@ -59,14 +59,18 @@ function withNode(
   const { nodes } = cluster;
   if (given.node.name !== '' || nodes.length < 2) return given;
   const catalog = new Catalog(cluster);
-  const sender = parsePodName(question.from);
+  const machine = catalog.nodeNamed(question.from);
+  if (machine === undefined && question.from.startsWith('node/')) throw noSuchNode(question.from, catalog);
+  const sender = machine === undefined ? parsePodName(question.from) : undefined;
   const pod =
     sender === undefined
       ? catalog.podAt(canonicalIP(question.from) ?? '')
       : catalog.podNamed(sender.namespace, sender.name);
   const own = nodes.find(({ addresses }) => addresses.some(({ address }) => here.has(address)));
-  const dialled = catalog.nodeAt(parseAddressPort(question.to)?.address ?? '');
-  const name = own?.meta.name ?? pod?.node ?? dialled?.meta.name ?? '';
+  const dialled =
+    catalog.nodeAt(parseAddressPort(question.to)?.address ?? '') ??
+    catalog.nodeNamed(question.to.replace(/:\d+$/, ''));
+  const name = own?.meta.name ?? machine?.meta.name ?? pod?.node ?? dialled?.meta.name ?? '';
   if (name === '' && sender !== undefined && pod === undefined && !isEndpoint(sender, cluster))
     throw noSuchPod(sender.namespace, sender.name, undefined, catalog);
   return name === '' ? given : { ...given, node: { ...given.node, name } };
