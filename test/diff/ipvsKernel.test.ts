@@ -11,7 +11,7 @@ import { labFlags, scenarioManifest, wantedOfText } from '../render/support.ts';
 
 const skip = whyNoIpvs();
 
-describe('IPVS mode in the kernel', { skip, timeout: 240_000 }, () => {
+describe('IPVS mode in the kernel', { skip, timeout: 600_000 }, () => {
   let node: Node;
   let driver: Driver;
   before(async () => {

@@ -66,7 +66,7 @@ function expectCommand(engine: VmEngine, memory: number): () => Promise<void> {
     const { code, output, said } = await runInVm(['sh', '-c', everything, directory], {
       engine,
       memory,
-      timeout: 120,
+      timeout: 600,
       writable: [kept],
       env: { ...process.env, WORD: 'a "b" $c\nd' },
     });
@@ -88,7 +88,7 @@ test('a command that takes too long: 124, and nothing stays', async () => {
   const { code, said } = await runInVm(['sleep', '600'], { timeout: 1, memory: 512, engine: 'uml', env });
   assert.equal(code, 124, said);
   assert.match(said, /not done after 1 s/);
-  await waitUntil('the guest ends', () => ownGuests(`late-${process.pid}`).length === 0, 5);
+  await waitUntil('the guest ends', () => ownGuests(`late-${process.pid}`).length === 0, 60);
 });
 
 test('an engine that is not up in time: 125, with a sentence', async () => {
@@ -110,10 +110,10 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
       },
     );
     const ended = new Promise((resolve) => child.once('close', resolve));
-    await waitUntil('the guest starts', () => ownGuests(mark).length > 1, 60);
+    await waitUntil('the guest starts', () => ownGuests(mark).length > 1, 300);
     child.kill(signal);
     await ended;
-    await waitUntil('the guest ends', () => ownGuests(mark).length === 0, 5);
+    await waitUntil('the guest ends', () => ownGuests(mark).length === 0, 60);
     assert.deepEqual(readdirSync(join(checkout, '.cache/vm/run')), []);
     assert.doesNotMatch(readFileSync('/proc/self/mounts', 'utf8'), /\.cache\/vm/);
   });

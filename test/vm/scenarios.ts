@@ -67,8 +67,8 @@ function complaint(results: string, name: string): string {
   ].join('\n');
 }
 
-/** One test a file; all guests start when the first test does. */
-export function guestScenarioTests(mode: string, files: readonly string[]): void {
+/** One test a file; all guests start when the first test does. `limit`: seconds for all together. */
+export function guestScenarioTests(mode: string, files: readonly string[], limit = timeLimit): void {
   const program = buildProgram()[1] ?? '';
   const results = makeOwnedDirectory('vm-scenarios');
   after(() => rmSync(results, { recursive: true, force: true }));
@@ -87,7 +87,7 @@ export function guestScenarioTests(mode: string, files: readonly string[]): void
   const run = async (share: readonly string[]): Promise<void> => {
     let rest = '';
     const { code, said } = await runInVm(['bash', '-c', play, 'play', results, mode, program, ...share], {
-      timeout: timeLimit,
+      timeout: limit,
       writable: [results],
       onOutput: (text) => {
         const lines = (rest + text).split('\n');

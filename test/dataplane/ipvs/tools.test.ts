@@ -91,7 +91,7 @@ const addresses = [
   'addr add fd00:31::11/64 dev eth0 nodad',
 ];
 
-describe('IPVS mode and the real tools', { skip: whyNoIpvs(), timeout: 240_000 }, () => {
+describe('IPVS mode and the real tools', { skip: whyNoIpvs(), timeout: 600_000 }, () => {
   const directory = makeOwnedDirectory('tools');
   const spaces: string[] = [];
   before(() => bash('', addresses.map((line) => `ip ${line}`).join('\n')));
