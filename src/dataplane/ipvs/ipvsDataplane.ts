@@ -320,6 +320,8 @@ export class IpvsDataplane implements Dataplane {
         return;
       }
       if (isServiceAddress(change) || change.added === mirror.node.addresses.has(change.address)) return;
+      // Another interface has it, too, as where each Pod's has the same one.
+      if (!change.added && kernel.device.addresses().node.has(change.address)) return;
     }
     this.#addressesHaveChanged();
   }

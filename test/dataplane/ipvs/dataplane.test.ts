@@ -11,6 +11,7 @@ describe('IPVS mode on a kernel without IPVS', () => {
   for (const question of [
     'odd addresses',
     'addresses that others have',
+    'an address that several interfaces have',
     'an address that comes while a sync is on',
     'what is left as it is',
     'the first sync after another mode',
