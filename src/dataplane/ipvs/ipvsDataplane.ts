@@ -8,13 +8,13 @@ import type { Logger } from '../../log/logger.ts';
 import { cidrContains } from '../../services/ip.ts';
 import type { RoutingTable } from '../../services/types.ts';
 import type { Dataplane, DataplaneEvents, DataplaneReport, SyncRequest, SyncResult } from '../dataplane.ts';
-import { isServiceAddress } from '../serviceAddressMark.ts';
+import { mayBeNodes, meaningOf, type AddressEvent } from './addressEvents.ts';
 import { applyPlan, type Rules } from './apply.ts';
 import { openIpvs, probeScheduler, restoreHint } from './checks.ts';
 import { IpvsCounts } from './counts.ts';
 import { DriftCheck, objectOf, sameTexts, type Mirror } from './drift.ts';
 import { closeKernel, ensureSets, openKernel, readApplied, type Kernel } from './kernel.ts';
-import { counts, nodeSideOf } from './nodeSide.ts';
+import { nodeSideOf } from './nodeSide.ts';
 import { ownership } from './ownership.ts';
 import { everything, plan, type Applied, type Plan, type PlanContext } from './plan.ts';
 import { compareRules } from './readRules.ts';
@@ -101,7 +101,7 @@ export class IpvsDataplane implements Dataplane {
       await this.stop();
       throw error;
     }
-    this.#stopWatching = watchLinkAddressChanges((change) => this.#addressEvent(change));
+    this.#stopWatching = watchLinkAddressChanges((event) => this.#addressEvent(event));
     this.#scheduleLook(this.#checkInterval);
     this.#timers.push(
       setInterval(
@@ -295,35 +295,17 @@ export class IpvsDataplane implements Dataplane {
     this.#deps.events.resync(`IPVS state of ${this.family} was changed by somebody else: ${what}`);
   }
 
-  /** Addresses of the node decide on node ports; those of kube-ipvs0 are ours. */
-  #addressEvent(change: Parameters<Parameters<typeof watchLinkAddressChanges>[0]>[0]): void {
+  #addressEvent(event: AddressEvent): void {
     const kernel = this.#kernel;
     const mirror = this.#mirror;
     if (kernel === undefined || this.#addressesChanged) return;
     if (mirror === undefined) {
-      this.#missedAddresses ||=
-        change === undefined || ('address' in change && change.index !== kernel.device.index);
+      this.#missedAddresses ||= mayBeNodes(event, kernel.device);
       return;
     }
-    if (change !== undefined && 'linkGone' in change) {
-      if (change.linkGone === kernel.device.index && !kernel.device.exists())
-        this.#drifted('device kube-ipvs0 is gone');
-      return;
-    }
-    if (change !== undefined) {
-      if (!counts(change, this.family)) return;
-      if (change.index === kernel.device.index) {
-        // Our own changes are in the mirror before their event comes; only a look at the kernel tells the others.
-        if (change.added || !mirror.applied.addresses.has(change.address)) return;
-        if (kernel.device.addresses().device.has(change.address)) return;
-        this.#drifted(`address ${change.address} of kube-ipvs0 is gone`);
-        return;
-      }
-      if (isServiceAddress(change) || change.added === mirror.node.addresses.has(change.address)) return;
-      // Another interface has it, too, as where each Pod's has the same one.
-      if (!change.added && kernel.device.addresses().node.has(change.address)) return;
-    }
-    this.#addressesHaveChanged();
+    const meaning = meaningOf(event, this.family, kernel.device, mirror);
+    if (meaning === 'node') this.#addressesHaveChanged();
+    else if (meaning !== undefined) this.#drifted(meaning.gone);
   }
 
   #compareAddresses(kernel: Kernel, mirror: Mirror): void {
