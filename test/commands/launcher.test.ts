@@ -36,10 +36,10 @@ function installed(name: string): string {
   return home;
 }
 
-/** A checkout with a stand-in for npm that takes its time and says what it did in npm.log. */
+/** A checkout with a stand-in for npm that says what it did in npm.log. */
 function checkout(
   name: string,
-  npm = 'sleep 0.3; mkdir -p node_modules; touch node_modules/.package-lock.json',
+  npm = 'mkdir -p node_modules; touch node_modules/.package-lock.json',
 ): { home: string; env: NodeJS.ProcessEnv } {
   const home = join(folder, name);
   for (const path of ['src', 'scripts', 'bin']) mkdirSync(join(home, path), { recursive: true });
@@ -127,14 +127,20 @@ test('without a node, and with an old one, it says what is needed', () => {
 });
 
 test('a checkout is prepared once, however many start at the same time', async () => {
-  const { home, env } = checkout('fresh');
+  // The stand-in takes until another start waits for it.
+  const npm =
+    'until [ -e waited-for ]; do sleep 0.05; done; mkdir -p node_modules; touch node_modules/.package-lock.json';
+  const { home, env } = checkout('fresh', npm);
   const starts = [1, 2, 3].map(
     (n) =>
       new Promise<string>((resolve) => {
         const child = spawn(join(home, 'pointsman'), [String(n)], { cwd: '/', env });
         let output = '';
         for (const stream of [child.stdout, child.stderr])
-          stream.on('data', (data: Buffer) => (output += data.toString()));
+          stream.on('data', (data: Buffer) => {
+            output += data.toString();
+            if (output.includes('another start')) writeFileSync(join(home, 'waited-for'), '');
+          });
         child.once('close', () => resolve(output));
       }),
   );

@@ -110,5 +110,5 @@ export function sumOf(counts: CounterAccumulator, kind: string): number {
 /** Never twice; a packet that is looked up on another processor while its counter's last word is said is lost. */
 export function countedOnce(counted: number, flows: number): void {
   assert.ok(flows > 100, `${flows} flows`);
-  assert.ok(counted <= flows && counted >= flows - 5, `${counted} of ${flows}`);
+  assert.ok(counted <= flows && counted >= flows - Math.max(5, flows / 100), `${counted} of ${flows}`);
 }

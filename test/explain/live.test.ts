@@ -108,7 +108,7 @@ for (const program of ['nft', 'iptables-nft', 'iptables-legacy'] as const) {
           '--count',
           '4',
           '--seconds',
-          '8',
+          '120',
         ],
         () => {
           live.dial(live.client, protocol, node, ports[protocol].node, 4);
@@ -249,7 +249,9 @@ test('a UDP flow that is remembered goes on where it went, and the trace says wh
     `const u = require('dgram').createSocket('udp4');
 u.on('error', () => {}); setInterval(() => u.send('x', 30053, '172.31.0.11'), 100);`,
   ]);
-  await new Promise((resolve) => setTimeout(resolve, 1500));
+  const known = (): string => live.inNode(['conntrack', '-L', '-p', 'udp', '--orig-port-dst', '30053']);
+  for (let i = 0; i < 600 && !known().includes('dport=30053'); i++)
+    await new Promise((resolve) => setTimeout(resolve, 100));
   const { live: seen } = await live.explain([
     '--from',
     'outside',
@@ -258,7 +260,7 @@ u.on('error', () => {}); setInterval(() => u.send('x', 30053, '172.31.0.11'), 10
     '--proto',
     'udp',
     '--seconds',
-    '2',
+    '120',
     '--count',
     '1',
   ]);
@@ -307,14 +309,17 @@ for (const program of ['nft', 'iptables-legacy'] as const) {
     const watch = live.startExplain(['--from', 'outside', '--to', '172.31.0.11:30080', '--seconds', '60']);
     const tables = (): string => live.inNode(['nft', 'list', 'tables']);
     await once(watch.stderr!, 'data');
-    for (let i = 0; i < 50 && !tables().includes('pointsman-trace'); i++)
+    for (let i = 0; i < 600 && !tables().includes('pointsman-trace'); i++)
       await new Promise((resolve) => setTimeout(resolve, 100));
     assert.match(tables(), /table ip pointsman-trace-/);
-    assert.equal(live.inNode(logger).trim(), program === 'nft' ? before.trim() : 'nfnetlink_log');
+    const listening = program === 'nft' ? before.trim() : 'nfnetlink_log';
+    for (let i = 0; i < 600 && live.inNode(logger).trim() !== listening; i++)
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    assert.equal(live.inNode(logger).trim(), listening);
     watch.kill('SIGKILL');
     await once(watch, 'exit');
     assert.doesNotMatch(tables(), /pointsman-trace/);
-    for (let i = 0; i < 50 && live.inNode(logger) !== before; i++)
+    for (let i = 0; i < 600 && live.inNode(logger) !== before; i++)
       await new Promise((resolve) => setTimeout(resolve, 100));
     assert.equal(live.inNode(logger), before);
   });
