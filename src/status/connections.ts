@@ -8,6 +8,8 @@ import { flowState, type FlowIndex } from './flowIndex.ts';
 
 /** Clients kept for each endpoint; more are counted. */
 const clientsKept = 20;
+/** Endpoints without connections are listed up to this number. */
+const idleShown = 20;
 /** Less likely than this is called uneven: with hundreds of services one in a thousand happens by chance too. */
 const unevenBelow = 0.001;
 
@@ -104,6 +106,9 @@ function serviceConnections(route: Route, tallies: ReadonlyMap<string, EndpointT
       moreClients: Math.max(0, clients.length - clientsKept),
     };
   });
+  // Who gets none of many connections is part of the picture.
+  const idle = route.reachable.filter(({ key }) => !tallies.has(key));
+  if (idle.length <= idleShown) for (const endpoint of idle) endpoints.push(withoutConnections(endpoint));
   const spread = spreadOf(route, tallies);
   return {
     id,
@@ -112,6 +117,19 @@ function serviceConnections(route: Route, tallies: ReadonlyMap<string, EndpointT
     open: endpoints.reduce((sum, { open }) => sum + open, 0),
     endpoints: endpoints.sort((a, b) => (a.endpoint < b.endpoint ? -1 : 1)),
     ...(spread === undefined ? {} : { spread }),
+  };
+}
+
+function withoutConnections(endpoint: Endpoint): EndpointConnections {
+  return {
+    endpoint: endpoint.key,
+    pod: endpoint.pod,
+    condition: conditionOf(endpoint),
+    open: 0,
+    opening: 0,
+    closing: 0,
+    clients: [],
+    moreClients: 0,
   };
 }
 
@@ -143,9 +161,10 @@ export function connectionFindings(document: ConnectionsDocument): string[] {
   }
   for (const { id, endpoints, spread } of document.services) {
     if (spread === undefined || spread.probability >= unevenBelow) continue;
-    const most = endpoints.toSorted((a, b) => b.open - a.open)[0];
+    const ready = endpoints.filter(({ condition }) => condition === 'ready');
+    const most = (ready.length > 0 ? ready : endpoints).toSorted((a, b) => b.open - a.open)[0];
     findings.push(
-      `${id}: uneven: ${most?.open ?? 0} of its open connections are to ${most?.endpoint ?? ''}; equal chances for ` +
+      `${id}: uneven: ${most?.open ?? 0} open to ${most?.endpoint ?? ''}; equal chances for ` +
         `${spread.freedom + 1} endpoints would hardly give that (chi-square ${spread.statistic.toFixed(1)}, ` +
         `p ${spread.probability < 1e-6 ? '< 0.000001' : `= ${spread.probability.toPrecision(2)}`})`,
     );

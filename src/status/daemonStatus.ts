@@ -1,7 +1,7 @@
 /** What the daemon knows of itself, put together when somebody asks: between questions only the change log is kept. */
 import type { Family, Node } from '../api/objects.ts';
 import type { DataplaneOptions, Mode } from '../dataplane/dataplane.ts';
-import type { ChangeSet, Endpoint, Problem, Route, RoutingTable } from '../services/types.ts';
+import type { ChangeSet, Endpoint, Problem, Route, RoutingTable, ServicePortId } from '../services/types.ts';
 import { ChangeLog, conditionOf, type SyncObserver } from './changeLog.ts';
 import type { ServiceCounters } from './counters/serviceCounters.ts';
 import type {
@@ -19,6 +19,8 @@ import { objectsDocument, routesText } from './routesDocument.ts';
 
 /** Problems shown; of a cluster with more, the rest is counted. */
 const problemsShown = 200;
+/** Service ports without an endpoint that are named. */
+const unservedKept = 10;
 
 /** One family, as the sync loop has it. All live. */
 export interface FamilySource {
@@ -136,9 +138,10 @@ export class DaemonStatus implements SyncObserver {
     const services = new Set<string>();
     const counts = { total: 0, ready: 0, draining: 0, notReady: 0, local: 0 };
     let unserved = 0;
+    const unservedPorts: ServicePortId[] = [];
     for (const { port, internal, endpoints } of routes.values()) {
       services.add(`${port.namespace}/${port.service}`);
-      if (internal === 'reject') unserved++;
+      if (internal === 'reject' && ++unserved <= unservedKept) unservedPorts.push(port.id);
       for (const endpoint of endpoints) countEndpoint(counts, endpoint);
     }
     const { lastSuccess, lastDuration, lastFailure, ...rest } = this.#syncs[family];
@@ -156,6 +159,7 @@ export class DaemonStatus implements SyncObserver {
       services: services.size,
       servicePorts: routes.size,
       unserved,
+      unservedPorts,
       endpoints: counts,
       sync,
     };

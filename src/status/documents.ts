@@ -41,6 +41,8 @@ export interface FamilyStatus {
   readonly servicePorts: number;
   /** Service ports whose cluster IP nobody serves. */
   readonly unserved: number;
+  /** The first ten of them. */
+  readonly unservedPorts: readonly ServicePortId[];
   readonly endpoints: EndpointCounts;
   readonly sync: SyncStatus;
 }

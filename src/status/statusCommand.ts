@@ -18,7 +18,14 @@ import { connectionFindings } from './connections.ts';
 import { needsEndpointsInConntrack, readConnections } from './conntrackView.ts';
 import type { CountersDocument, StatusDocument } from './documents.ts';
 import { nothingFound } from './nothingFound.ts';
-import { changeLines, connectionLines, routeLines, routeTable, statusLines } from './text/statusText.ts';
+import {
+  changeLines,
+  connectionLines,
+  noteLines,
+  routeLines,
+  routeTable,
+  statusLines,
+} from './text/statusText.ts';
 import { conntrackFill, kernelFacts, kernelLines } from './withoutDaemon.ts';
 import { programName } from '../programName.ts';
 
@@ -57,6 +64,11 @@ export function runStatus(argv: readonly string[]): Promise<number> {
       code = await showStatus(parseFilter(service, flags.namespace), flags);
     });
   return runCommand(command, argv, () => code);
+}
+
+/** Lines are not broken for programs that read them. */
+function terminalWidth(): number {
+  return process.stdout.isTTY ? process.stdout.columns : Number.POSITIVE_INFINITY;
 }
 
 function print(lines: readonly string[]): void {
@@ -114,6 +126,8 @@ async function showNode(
       wide ? [] : [...table.routes.values()].flatMap((route) => [...routeLines(route, counters), '']),
     );
     if (wide) lines.push(...routeTable(tables, counters), '');
+    const notes = noteLines(counters, status.mode);
+    if (notes.length > 0) lines.push(...notes, '');
     print([...lines, ...changeLines(changes.changes.slice(-changesShown))]);
     return code;
   }
@@ -177,9 +191,13 @@ async function showConnections(
 ): Promise<number> {
   needsEndpointsInConntrack(status.mode);
   const tables = await client.tables(filter);
+  if (isFiltered(filter) && tables.every(({ routes }) => routes.size === 0)) {
+    print([await nothingFound(client, filter)]);
+    return exitNothingFound;
+  }
   const connections = await readConnections(status.pid, tables);
   if (json) print([JSON.stringify({ ...connections, findings: connectionFindings(connections) }, null, 2)]);
-  else print(connectionLines(connections, isFiltered(filter) ? 10 : 0));
+  else print(connectionLines(connections, isFiltered(filter) ? 10 : 0, terminalWidth()));
   return exitOK;
 }
 

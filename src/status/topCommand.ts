@@ -20,6 +20,7 @@ import { FlowIndex } from './flowIndex.ts';
 import { nothingFound } from './nothingFound.ts';
 import { ratesBetween, sortings, type Counts, type Rates, type Sorting } from './rates.ts';
 import { connectionLines } from './text/statusText.ts';
+import { fit } from './text/table.ts';
 import { topLines, type TopHead } from './text/topText.ts';
 import { programName } from '../programName.ts';
 
@@ -137,7 +138,7 @@ async function watchConnections(
     if (flags.json === true) {
       const findings = connectionFindings(connections);
       screen.line(JSON.stringify({ time: new Date().toISOString(), ...connections, findings }));
-    } else screen.frame(connectionLines(connections, isFiltered(filter) ? 10 : 0));
+    } else screen.frame(connectionLines(connections, isFiltered(filter) ? 10 : 0, screen.width));
     if (flags.once === true) return;
   } while (await screen.wait(interval));
 }
@@ -255,7 +256,7 @@ class Screen {
 
   frame(lines: readonly string[]): void {
     if (!this.#terminal) return void process.stdout.write(`${lines.join('\n')}\n\n`);
-    const shown = lines.slice(0, this.height - 1);
+    const shown = lines.slice(0, this.height - 1).map((line) => fit(line, this.width));
     process.stdout.write(`\u001b[H${shown.map((line) => `${line}\u001b[K`).join('\n')}\u001b[J`);
   }
 

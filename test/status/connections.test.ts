@@ -94,11 +94,22 @@ test('an uneven spread is named where chance would hardly give it, and only ther
   };
   assert.deepEqual(uneven([30, 35, 28]), []);
   assert.deepEqual(uneven([120, 40, 41]), [
-    'default/three:http/TCP: uneven: 120 of its open connections are to 10.244.1.1:8080; equal chances for ' +
+    'default/three:http/TCP: uneven: 120 open to 10.244.1.1:8080; equal chances for ' +
       '3 endpoints would hardly give that (chi-square 62.9, p < 0.000001)',
   ]);
   assert.deepEqual(uneven([120, 40, 41], 600), [], 'affinity may be as uneven as its clients');
   assert.deepEqual(uneven([4, 0, 0]), [], 'too few to tell');
+});
+
+test('an endpoint that gets none of the connections is listed beside those that have some', () => {
+  const two = route('two', [endpoint('10.244.1.1'), endpoint('10.244.1.2')]);
+  const tally = new ConnectionTally(new FlowIndex([table(two)]));
+  tally.add(flow('10.0.0.1', '10.96.0.10', 80, '10.244.1.1'));
+  assert.deepEqual(connectionLines(tally.document(), 0), [
+    'default/two:http/TCP  IPv4  1 open',
+    '  10.244.1.1:8080  ready  1 open      default/pod-1',
+    '  10.244.1.2:8080  ready  0 open      default/pod-2',
+  ]);
 });
 
 test('chi-square: probabilities of printed tables', () => {

@@ -10,8 +10,14 @@ import {
   tableFromDocument,
 } from '../../src/status/routesDocument.ts';
 import type { RoutesDocument } from '../../src/status/documents.ts';
-import { changeLines, routeLines, routeTable, statusLines } from '../../src/status/text/statusText.ts';
-import { duration } from '../../src/status/text/table.ts';
+import {
+  changeLines,
+  noteLines,
+  routeLines,
+  routeTable,
+  statusLines,
+} from '../../src/status/text/statusText.ts';
+import { duration, shorten, wrap } from '../../src/status/text/table.ts';
 import { topLines } from '../../src/status/text/topText.ts';
 import { endpoint, route, table } from './support/routes.ts';
 
@@ -34,6 +40,7 @@ const status: StatusDocument = {
       services: 2,
       servicePorts: 3,
       unserved: 1,
+      unservedPorts: ['default/typo:/TCP'],
       endpoints: { total: 4, ready: 2, draining: 1, notReady: 1, local: 2 },
       sync: {
         listed: true,
@@ -69,6 +76,7 @@ test('status: who, what, how the syncs went, what was skipped', () => {
     'Sync IPv4: last 2.1s ago (partial, 3.4ms); 12 syncs, 1 failed',
     '  last failure 2m00s ago: iptables-restore: exit status 1',
     '1 service port without an endpoint: connections are refused.',
+    '  default/typo:/TCP',
     '',
     'Skipped (3 problems):',
     '  Service default/bad spec.externalIPs[0]',
@@ -100,9 +108,9 @@ test('changes: how old the news was, and how long the kernel took', () => {
       { ...change, triggered: null, applied: null, milliseconds: null, failures: 2, what: 'removed' },
     ]),
     [
-      'TIME      API->NODE  NODE->KERNEL  SERVICE PORT          CHANGE',
-      '00:00:00      412ms         3.1ms  default/web:http/TCP  +10.244.1.9:8080',
-      '00:00:00          -      2 failed  default/web:http/TCP  removed',
+      'TIME      API->NODE  ->KERNEL  SERVICE PORT          CHANGE',
+      '00:00:00      412ms     3.1ms  default/web:http/TCP  +10.244.1.9:8080',
+      '00:00:00          -  2 failed  default/web:http/TCP  removed',
     ],
   );
 });
@@ -207,6 +215,93 @@ test('top: rates, shares, refusals; a count that began anew is no negative rate'
     ['default/dns:/TCP', 'default/web:http/TCP'],
   );
   assert.ok(topLines(head, byName, 80, 8).length <= 8);
+});
+
+/** As long as Kubernetes lets it be in practice. */
+const longName = 'team-payments-integration/a-very-long-service-name-as-people-have-them:metrics-https/TCP';
+
+test('status: a long name has a line of its own, and does not move the rest', () => {
+  const change = {
+    sequence: 1,
+    family: 'IPv4',
+    id: longName,
+    what: 'added',
+    endpointsBefore: 0,
+    endpointsAfter: 3,
+    details: [],
+    triggered: null,
+    received: '2026-01-01T00:00:00.412Z',
+    applied: '2026-01-01T00:00:00.415Z',
+    milliseconds: 3.1,
+    failures: 0,
+  } as const;
+  assert.deepEqual(
+    changeLines([change, { ...change, id: 'default/kubernetes:https/TCP' }])
+      .join('\n')
+      .split('\n'),
+    [
+      'TIME      API->NODE  ->KERNEL  SERVICE PORT                  CHANGE',
+      `00:00:00          -     3.1ms  ${longName}`,
+      '                                                             added, 3 endpoints',
+      '00:00:00          -     3.1ms  default/kubernetes:https/TCP  added, 3 endpoints',
+    ],
+  );
+});
+
+test('status: Services without endpoints are named, a few of them', () => {
+  const [family] = status.families;
+  assert.ok(family !== undefined);
+  const named = (unserved: number): string => {
+    const unservedPorts = Array.from({ length: unserved }, (_, i) => `default/s-${i}:/TCP`);
+    const lines = statusLines({ ...status, families: [{ ...family, unserved, unservedPorts }] });
+    assert.ok(lines.every((line) => line.length <= 80));
+    return lines.join('\n');
+  };
+  assert.doesNotMatch(named(0), /without an endpoint/);
+  assert.match(named(2), /2 service ports .* refused\.\n {2}default\/s-0:\/TCP\n {2}default\/s-1:\/TCP\n\n/);
+  assert.match(named(9), / {2}default\/s-2:\/TCP\n {2}… and 6 more\n/);
+});
+
+test('top: in 80 columns a long name leaves room for the numbers, and a note is not cut', () => {
+  const more = counts(300, 10, 110, 5);
+  const [web, ...others] = more.services;
+  assert.ok(web !== undefined);
+  const renamed = { ...more, services: [{ ...web, id: longName }, ...others] };
+  const note =
+    'IPVS itself refuses connections to a service port without endpoints, and counts none of them.';
+  const head = { node: 'node-1', mode: 'ipvs', source: "IPVS's counters", notes: [note] };
+  const lines = topLines(head, ratesBetween(renamed, renamed, 2, 'total'), 80, 24);
+  assert.ok(lines.every((line) => line.length <= 80));
+  assert.match(lines.join('\n'), /team-payments-in…trics-https\/TCP +0\.0 +- +10/);
+  assert.ok(lines.join(' ').replaceAll(/ +/g, ' ').includes(note));
+});
+
+test('what is not counted is said', () => {
+  const none = {
+    since: '',
+    read: '',
+    milliseconds: 0,
+    services: [],
+    endpoints: [],
+    refused: [],
+    masqueraded: [],
+  };
+  assert.deepEqual(noteLines({ ...none, source: 'none', notes: [] }, 'nftables'), [
+    'Note: nftables mode counts connections with --service-counters=services or',
+    '  endpoints.',
+  ]);
+  assert.deepEqual(noteLines({ ...none, source: 'ipvs', notes: ['One.', 'Two.'] }, 'ipvs'), [
+    'Note: One.',
+    'Note: Two.',
+  ]);
+  assert.deepEqual(noteLines(undefined, 'iptables'), []);
+});
+
+test('text is broken between words, and names are shortened in the middle', () => {
+  assert.deepEqual(wrap('one two three', 8), ['one two', '  three']);
+  assert.deepEqual(wrap('much-longer-than-that', 8), ['much-longer-than-that']);
+  assert.equal(shorten('abcdefghij', 5), 'ab…ij');
+  assert.equal(shorten('abcde', 5), 'abcde');
 });
 
 test('durations as people say them', () => {

@@ -3,7 +3,14 @@ import type { Endpoint, Frontend, Route, RoutingTable, Verdict } from '../../ser
 import { conditionOf } from '../changeLog.ts';
 import { connectionFindings, type ConnectionsDocument } from '../connections.ts';
 import type { ChangeRecord, CountersDocument, FamilyStatus, StatusDocument } from '../documents.ts';
-import { columns, count, duration, type Row } from './table.ts';
+import { columns, count, duration, wrap, type Row } from './table.ts';
+
+/** Longer names of service ports get a line of their own. */
+const nameWidth = 28;
+/** Where there is a line for each service port. */
+const wideNameWidth = 48;
+/** Service ports named one by one. */
+const namesShown = 3;
 
 /** Two lines of who and how, then families, syncs and problems. */
 export function statusLines(status: StatusDocument): string[] {
@@ -25,10 +32,21 @@ export function statusLines(status: StatusDocument): string[] {
     lines.push('Load balancers are told to leave this node alone: it is unknown or being removed.');
   lines.push('', ...familyTable(families), '');
   for (const family of families) lines.push(...syncLines(family, now));
-  const unserved = families.reduce((sum, family) => sum + family.unserved, 0);
-  if (unserved > 0)
-    lines.push(`${count(unserved, 'service port')} without an endpoint: connections are refused.`);
+  lines.push(...unservedLines(families));
   return [...lines, ...problemLines(status)];
+}
+
+function unservedLines(families: readonly FamilyStatus[]): string[] {
+  const unserved = families.reduce((sum, family) => sum + family.unserved, 0);
+  if (unserved === 0) return [];
+  // A Service of two families has the same name in both.
+  const names = [...new Set(families.flatMap(({ unservedPorts }) => unservedPorts))].slice(0, namesShown);
+  const lines = [
+    `${count(unserved, 'service port')} without an endpoint: connections are refused.`,
+    ...names.map((name) => `  ${name}`),
+  ];
+  if (unserved > names.length) lines.push(`  … and ${unserved - names.length} more`);
+  return lines;
 }
 
 function familyTable(families: readonly FamilyStatus[]): string[] {
@@ -67,7 +85,7 @@ function problemLines({ problems, moreProblems }: StatusDocument): string[] {
 /** Newest last. */
 export function changeLines(changes: readonly ChangeRecord[], forgotten = 0): string[] {
   if (changes.length === 0) return ['No changes since the start.'];
-  const head: Row = ['TIME', 'API->NODE', 'NODE->KERNEL', 'SERVICE PORT', 'CHANGE'];
+  const head: Row = ['TIME', 'API->NODE', '->KERNEL', 'SERVICE PORT', 'CHANGE'];
   const rows = changes.map((change): Row => {
     const { triggered, received, milliseconds, failures } = change;
     const wait =
@@ -84,7 +102,7 @@ export function changeLines(changes: readonly ChangeRecord[], forgotten = 0): st
       changeText(change),
     ];
   });
-  const lines = columns([head, ...rows], [1, 2]);
+  const lines = columns([head, ...rows], [1, 2], '', { column: 3, width: nameWidth });
   return forgotten > 0 ? [...lines, `(${forgotten} older ones are forgotten)`] : lines;
 }
 
@@ -133,7 +151,7 @@ export function routeTable(
     }
   }
   rows.sort(([a = ''], [b = '']) => (a < b ? -1 : a > b ? 1 : 0));
-  return columns([head, ...rows], [2, 3, 6]);
+  return columns([head, ...rows], [2, 3, 6], '', { column: 0, width: wideNameWidth });
 }
 
 function frontendText({ kind, ip, port }: Frontend): string {
@@ -249,10 +267,27 @@ export function reasonText(reason: string): string {
   return reasonTexts[reason] ?? reason;
 }
 
-/** Open connections by service port and endpoint, and what is odd about them. */
-export function connectionLines(document: ConnectionsDocument, clients: number): string[] {
+/** What counts of this mode and level leave out. */
+export function noteLines(counters: CountersDocument | undefined, mode: string): string[] {
+  if (counters === undefined) return [];
+  const notes =
+    counters.source === 'none'
+      ? [`${mode} mode counts connections with --service-counters=services or endpoints.`]
+      : counters.notes;
+  return notes.flatMap((note) => wrap(`Note: ${note}`, 80));
+}
+
+/**
+ * Open connections by service port and endpoint, and what is odd about them.
+ * @param clients shown for each endpoint
+ */
+export function connectionLines(
+  document: ConnectionsDocument,
+  clients: number,
+  width = Number.POSITIVE_INFINITY,
+): string[] {
   const findings = connectionFindings(document);
-  const lines = findings.map((finding) => `! ${finding}`);
+  const lines = findings.flatMap((finding) => wrap(`! ${finding}`, width));
   if (lines.length > 0) lines.push('');
   if (document.services.length === 0) return [...lines, 'No connections to Services.'];
   for (const { id, family, open, endpoints } of document.services) {

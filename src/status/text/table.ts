@@ -2,19 +2,60 @@
 
 export type Row = readonly string[];
 
-/** Columns with two spaces between them; those in `right` are aligned to the right. */
-export function columns(rows: readonly Row[], right: readonly number[] = [], indent = ''): string[] {
+/** A column whose cells may be long: one longer than `width` is the last of its line. */
+export interface LongColumn {
+  readonly column: number;
+  readonly width: number;
+}
+
+/**
+ * Columns with two spaces between them; those in `right` are aligned to the right. One string for each row: where a
+ * cell of the long column is too long, two lines, so that it does not move the others.
+ */
+export function columns(
+  rows: readonly Row[],
+  right: readonly number[] = [],
+  indent = '',
+  long?: LongColumn,
+): string[] {
   const widths: number[] = [];
+  const tooLong = (cell: string, i: number): boolean => i === long?.column && cell.length > long.width;
   for (const row of rows)
-    for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 0, cell.length);
-  return rows.map((row) =>
-    (
-      indent +
-      row
-        .map((cell, i) => (right.includes(i) ? cell.padStart(widths[i] ?? 0) : cell.padEnd(widths[i] ?? 0)))
-        .join('  ')
-    ).trimEnd(),
-  );
+    for (const [i, cell] of row.entries())
+      if (!tooLong(cell, i)) widths[i] = Math.max(widths[i] ?? 0, cell.length);
+  return rows.map((row) => {
+    let line = indent;
+    for (const [i, cell] of row.entries()) {
+      const width = widths[i] ?? 0;
+      line += right.includes(i) ? cell.padStart(width) : cell.padEnd(width);
+      if (!tooLong(cell, i)) line += '  ';
+      else if (i < row.length - 1) {
+        const before = widths.slice(0, i + 1).reduce((sum, one) => sum + one + 2, indent.length);
+        line += `\n${' '.repeat(before)}`;
+      }
+    }
+    return line.trimEnd();
+  });
+}
+
+/** Broken between words into lines of at most `width` characters, where words are not longer; all but the first are indented. */
+export function wrap(text: string, width: number, indent = '  '): string[] {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(' ')) {
+    if (line !== '' && line.length + 1 + word.length > width) {
+      lines.push(line);
+      line = indent + word;
+    } else line = line === '' ? word : `${line} ${word}`;
+  }
+  return [...lines, line];
+}
+
+/** Shortened in the middle: both ends of a name tell things apart. */
+export function shorten(text: string, width: number): string {
+  if (text.length <= width) return text;
+  const end = Math.floor((width - 1) / 2);
+  return `${text.slice(0, width - 1 - end)}…${text.slice(text.length - end)}`;
 }
 
 /** `850µs`, `3.4ms`, `2.1s`, `3m12s`, `5h02m`, `12d3h` */

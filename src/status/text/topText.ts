@@ -1,7 +1,7 @@
 /** `pointsman top` as text: one screen. */
 import type { RefusalRate, Rates } from '../rates.ts';
 import { reasonText } from './statusText.ts';
-import { columns, fit, type Row } from './table.ts';
+import { columns, fit, shorten, wrap, type Row } from './table.ts';
 
 export interface TopHead {
   readonly node: string;
@@ -12,20 +12,26 @@ export interface TopHead {
   readonly notes: readonly string[];
 }
 
+/** Characters that the numbers of a service port, or what is refused, may take. */
+const besidesName = 48;
+
 /** At most `height` lines of at most `width` characters. */
 export function topLines(head: TopHead, rates: Rates, width: number, height: number): string[] {
   const lines = [
     `${head.node}  ${head.mode} mode  ${rates.seconds.toFixed(1)} s of ${head.source}`,
     `connections/s ${perSecond(rates.connections)}  refused/s ${perSecond(rates.refused)}  ` +
       `masqueraded/s ${perSecond(rates.masqueraded)}`,
-    ...head.notes.map((note) => `Note: ${note}`),
+    ...head.notes.flatMap((note) => wrap(`Note: ${note}`, width)),
     '',
   ];
-  const refusals = rates.refusals.filter(({ total }) => total > 0).map(refusalRow);
+  const refusals = rates.refusals
+    .filter(({ total }) => total > 0)
+    .map((one) => refusalRow(one, Math.max(20, width - besidesName)));
   const rows: Row[] = [['SERVICE PORT / ENDPOINT', 'PER SECOND', 'SHARE', 'TOTAL', 'POD']];
+  const nameWidth = Math.max(20, width - besidesName);
   for (const service of rates.services) {
     rows.push([
-      service.id,
+      shorten(service.id, nameWidth),
       perSecond(service.perSecond),
       share(service.perSecond, rates.connections),
       String(service.total),
@@ -54,9 +60,9 @@ export function topLines(head: TopHead, rates: Rates, width: number, height: num
   return lines.map((line) => fit(line, width));
 }
 
-function refusalRow({ verdict, reason, id, perSecond: rate, total }: RefusalRate): Row {
+function refusalRow({ verdict, reason, id, perSecond: rate, total }: RefusalRate, nameWidth: number): Row {
   const what = verdict === 'drop' ? 'dropped' : 'rejected';
-  return [`${what}: ${reasonText(reason)}`, perSecond(rate), String(total), id ?? ''];
+  return [`${what}: ${reasonText(reason)}`, perSecond(rate), String(total), shorten(id ?? '', nameWidth)];
 }
 
 function perSecond(rate: number): string {
