@@ -96,11 +96,13 @@ export function iptablesNeighbours(
       const direct: string[] = [];
       if (policy === 'DROP') direct.push(`policy DROP: what no rule of ${name} accepts is dropped`);
       const targets = new Map<string, string[]>();
-      for (const args of rules) {
+      const ownAt = rules.findIndex((args) => own(targetOf(args)));
+      for (const [i, args] of rules.entries()) {
         const target = targetOf(args);
         if (own(target)) continue;
+        const early = table === 'nat' && i < ownAt;
         if (!chains.has(target)) {
-          const concern = concernOf(args, target, addresses);
+          const concern = concernOf(args, target, addresses, early);
           if (concern !== undefined) direct.push(`${concern}: -A ${name} ${args}`);
         } else if (!targets.has(target)) {
           targets.set(target, reachable(target, chains));
@@ -142,7 +144,12 @@ function reachable(start: string, chains: SavedTable['chains']): string[] {
 }
 
 /** Whether a rule can change what becomes of packets to Services; a few words say how. */
-function concernOf(args: string, target: string, addresses: ServiceAddresses): string | undefined {
+function concernOf(
+  args: string,
+  target: string,
+  addresses: ServiceAddresses,
+  early = false,
+): string | undefined {
   const named = addresses.namedIn(args);
   if (named !== undefined) return `names ${named}`;
   const drops = target === 'DROP' || target === 'REJECT';
@@ -152,6 +159,8 @@ function concernOf(args: string, target: string, addresses: ServiceAddresses): s
   const elsewhere = /(?<!! )-d (?!0\.0\.0\.0\/0|::\/0)/.test(args) || / --dport /.test(args);
   if (elsewhere) return undefined;
   if (drops) return 'drops';
+  // In table nat, what is accepted early is not translated any more.
+  if (early && (target === 'ACCEPT' || target === 'RETURN')) return 'passes by the Service rules';
   return target === 'DNAT' || target === 'REDIRECT' || target === 'NOTRACK' ? 'translates' : undefined;
 }
 

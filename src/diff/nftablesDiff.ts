@@ -3,7 +3,13 @@
  * under which clients are remembered, and what is counted.
  */
 import { signExpressions } from '../linux/netlink/nftables/compare.ts';
-import { setFlags, type Element, type NftSet, type Rule } from '../linux/netlink/nftables/objects.ts';
+import {
+  setFlags,
+  tableFlags,
+  type Element,
+  type NftSet,
+  type Rule,
+} from '../linux/netlink/nftables/objects.ts';
 import {
   printElement,
   printExpressions,
@@ -32,6 +38,8 @@ export function diffNftables(
     add({ kind: 'missing', object: 'table', where: name, wanted: [], actual: [] });
     return found;
   }
+  if (((actual.table.flags ?? 0) & tableFlags.dormant) !== 0)
+    add({ kind: 'altered', object: 'table', where: name, ...dormantTable });
   diffChains(chainTexts(wanted), chainTexts(actual), name, add);
   const owner = ownerOf(family);
   for (const set of wanted.sets) {
@@ -51,6 +59,12 @@ export function diffNftables(
   }
   return found;
 }
+
+/** A table that is switched off as a whole. */
+export const dormantTable = {
+  wanted: [],
+  actual: ['flags dormant: nothing in this table is in force'],
+} as const;
 
 export type AddDifference = (
   difference: Omit<Difference, 'family' | 'servicePort'>,

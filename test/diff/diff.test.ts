@@ -149,6 +149,11 @@ test('nftables: each change by others is named, with the service port it belongs
         assert.match(found[0]!, expected);
       }
     }
+    world.nftScript(rendering.text);
+    world.nftScript('add table ip kube-proxy { flags dormant; }');
+    assert.deepEqual(texts(nftablesDiff(world, family, wanted)), [
+      'IPv4 altered table: ip kube-proxy\n- flags dormant: nothing in this table is in force',
+    ]);
   } finally {
     await world.close();
   }
@@ -230,6 +235,14 @@ test('others with rules at the same hooks are named by what their chains are cal
       `-A FORWARD -p tcp -m tcp --dport ${endpoint.port} -j ACCEPT`,
       '-A quiet -j ACCEPT',
       'COMMIT',
+      '*nat',
+      ':PREROUTING ACCEPT [0:0]',
+      ':KUBE-SERVICES - [0:0]',
+      '-A PREROUTING -s 10.244.7.7/32 -j ACCEPT',
+      '-A PREROUTING -d 192.0.2.9/32 -j ACCEPT',
+      '-A PREROUTING -j KUBE-SERVICES',
+      '-A PREROUTING -s 10.244.7.8/32 -j ACCEPT',
+      'COMMIT',
     ].join('\n'),
   );
   const found = iptablesNeighbours('IPv4', saved, addresses, (chain) => chain.startsWith('KUBE-'));
@@ -248,6 +261,11 @@ test('others with rules at the same hooks are named by what their chains are cal
         'Calico (felix)',
         'iptables filter FORWARD → cali-FORWARD',
         `names ${ip}: -A cali-FORWARD -d ${ip}/32 -j ACCEPT`,
+      ],
+      [
+        '',
+        'iptables nat PREROUTING',
+        'passes by the Service rules: -A PREROUTING -s 10.244.7.7/32 -j ACCEPT',
       ],
     ],
   );

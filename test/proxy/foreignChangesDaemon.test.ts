@@ -76,7 +76,7 @@ current-context: x
       const then = repairs ? 'pointsman puts it back' : 'left as it is (--repair-drift=false)';
       assert.equal(
         events()[0]!.replaceAll(/\d+(?=\)| more)/g, 'N'),
-        `IPv4 rules of nftables mode were changed by nft (pid N): rule in chain dispatch removed (and N more change); ${then}`,
+        `IPv4 rules of nftables mode were changed by nft (pid N): rule in chain dispatch removed: ip daddr . meta l4proto . th dport vmap @frontends (and N more change); ${then}`,
       );
       const event = api.events.find(({ reason }) => reason === 'ServiceRulesChanged')!;
       assert.equal(event['type'], 'Warning');

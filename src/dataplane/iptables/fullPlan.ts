@@ -80,7 +80,7 @@ export function* planFull(
 
   const live = new Section('nat');
   const dispatch = new Section('nat');
-  writeDispatch(dispatch, actual?.nat, natWanted, tail);
+  const dispatchReason = writeDispatch(dispatch, actual?.nat, natWanted, tail);
   const texts = function* (routes: Iterable<Route>): Generator<Section> {
     let section = new Section('nat');
     for (const route of routes) {
@@ -98,7 +98,7 @@ export function* planFull(
   };
   if (limits.chunkLines !== Infinity) {
     for (const section of texts(createdFor)) {
-      yield documentOf('chains', 'chains that nothing refers to yet', [section]);
+      yield documentOf('chains', missingChains(createdFor), [section]);
     }
     for (const { route, chains } of changed) {
       writeChanged(live, route, chains, settings, commentsOf(route));
@@ -111,7 +111,7 @@ export function* planFull(
     live.chains += dispatch.chains;
     live.text(dispatch.rules, dispatch.count);
     live.lines += dispatch.lines;
-    if (!live.empty) yield documentOf('switch', switchReason(changed, dispatch), [live]);
+    if (!live.empty) yield documentOf('switch', switchReason(changed, dispatchReason), [live]);
   } else {
     for (const { route, chains } of changed) writeChanged(live, route, chains, settings, commentsOf(route));
     const streamed = function* (): Generator<string> {
@@ -126,10 +126,7 @@ export function* planFull(
         text: streamed(),
         filter: 0,
         nat: live.count + dispatch.count,
-        what:
-          createdFor.length > 0
-            ? `chains of ${createdFor.length} service ports`
-            : switchReason(changed, dispatch),
+        what: createdFor.length > 0 ? missingChains(createdFor) : switchReason(changed, dispatchReason),
       };
     }
   }
@@ -159,10 +156,20 @@ function* removalOf(stale: readonly string[]): Generator<RestoreDocument> {
   }
 }
 
-function switchReason(changed: readonly { route: Route }[], dispatch: Section): string {
+function missingChains(routes: readonly Route[]): string {
+  const first = routes[0]?.port.name ?? '';
+  return routes.length === 1
+    ? `chains of service port ${first} missing`
+    : `chains of ${routes.length} service ports missing, ${first} first`;
+}
+
+function switchReason(changed: readonly { route: Route }[], dispatchReason: string): string {
   const first = changed[0];
-  if (first !== undefined) return `rules of ${changed.length} service ports, ${first.route.port.name} first`;
-  return `dispatch rules (${dispatch.count})`;
+  if (first !== undefined)
+    return changed.length === 1
+      ? `rules of service port ${first.route.port.name}`
+      : `rules of ${changed.length} service ports, ${first.route.port.name} first`;
+  return dispatchReason;
 }
 
 function writeChanged(
@@ -307,30 +314,52 @@ export function* planFixed(
   const base = basePlan(actual, settings, filterWanted);
   if (base !== undefined) yield base;
   const dispatch = new Section('nat');
-  writeDispatch(dispatch, actual.nat, natWanted, tail);
-  if (!dispatch.empty) yield documentOf('switch', switchReason([], dispatch), [dispatch]);
+  const reason = writeDispatch(dispatch, actual.nat, natWanted, tail);
+  if (!dispatch.empty) yield documentOf('switch', reason, [dispatch]);
   const unrefuse = unwantedRefusals(actual, filterWanted);
   if (unrefuse !== undefined) yield unrefuse;
 }
 
 /** KUBE-SERVICES and KUBE-NODEPORTS of nat, whole, where the kernel's differ as sets or the tail is not last. */
+/** Answers in a few words what was wrong; empty if nothing. */
 function writeDispatch(
   section: Section,
   nat: ActualTable | undefined,
   wanted: readonly Rule[],
   tail: readonly Rule[],
-): void {
+): string {
+  let reason = '';
   for (const chain of [servicesChain, nodePortsChain]) {
     const end = chain === servicesChain ? tail : [];
     const mine = wanted.filter((rule) => rule.chain === chain);
     const have = nat?.fixed.get(chain) ?? [];
     if (nat !== undefined && sameDispatch(have, mine, end)) continue;
+    if (reason === '') reason = dispatchDifference(chain, have, [...mine, ...end]);
     section.chain(chain);
     let text = '';
     for (const rule of mine) text += `${printRule(rule)}\n`;
     for (const rule of end) text += `${printRule(rule)}\n`;
     section.text(text, mine.length + end.length);
   }
+  return reason;
+}
+
+/** The first rule that is missing, or is not ours, by its text: whoever reads it wants to know which Service it is about. */
+function dispatchDifference(chain: string, have: readonly string[], wanted: readonly Rule[]): string {
+  if (have.length === 0) return `all ${wanted.length} rules of ${chain} missing`;
+  const rest = multiset(have);
+  let missing: Rule | undefined;
+  let count = 0;
+  for (const rule of wanted) {
+    if (takeOne(rest, canonicalRule(rule.args))) continue;
+    missing ??= rule;
+    count++;
+  }
+  const more = count > 1 ? ` (and ${count - 1} more)` : '';
+  if (missing !== undefined) return `rule of ${chain} missing: ${missing.args}${more}`;
+  for (const [rule, left] of rest)
+    if (left > 0) return `rule of ${chain} is not ours: ${rule.replaceAll(/[^ -~]+/g, ' ')}`;
+  return `rules of ${chain} in another order`;
 }
 
 function sameDispatch(have: readonly string[], wanted: readonly Rule[], tail: readonly Rule[]): boolean {

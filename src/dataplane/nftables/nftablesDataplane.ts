@@ -121,6 +121,10 @@ export class NftablesDataplane implements Dataplane {
         () => nft.generation().id,
         (change) => this.#foreignChange(change),
         this.counters === undefined ? undefined : (message) => this.counters?.takeRemoval(message),
+        {
+          sets: this.#layout.sets,
+          chains: new Set([...this.#layout.baseChains, ...this.#layout.chains].map((one) => one.chain.name)),
+        },
       );
       if (!this.#layout.allNodeAddresses) {
         const watch = this.#deps.watchAddresses ?? watchAddresses;

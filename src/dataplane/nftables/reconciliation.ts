@@ -119,7 +119,8 @@ export class Reconciliation {
   #makeStructure(): void {
     const { layout } = this.#options;
     const batch = this.#batch;
-    if (!this.#structure.hasTable) batch.add(layout.table);
+    // Added again without its flag, a table that sleeps wakes up.
+    if (!this.#structure.hasTable || this.#structure.isDormant) batch.add(layout.table);
     for (const [name, set] of layout.sets) if (!this.#structure.hasSet(name)) batch.add(set);
     for (const one of layout.chains) this.#structure.repair(one, batch);
   }

@@ -1,24 +1,35 @@
 /** Chains and sets in the kernel against those wanted: what is missing, what differs, what is not ours. */
 import type { Batch } from '../../linux/netlink/nftables/batch.ts';
 import { sameHook, sameRule, sameSet } from '../../linux/netlink/nftables/compare.ts';
-import { chain, setFlags, type Chain, type NftSet, type Rule } from '../../linux/netlink/nftables/objects.ts';
+import {
+  chain,
+  setFlags,
+  tableFlags,
+  type Chain,
+  type NftSet,
+  type Rule,
+} from '../../linux/netlink/nftables/objects.ts';
 import { isCounted } from '../../linux/netlink/nftables/setCounter.ts';
 import type { NftSocket } from '../../linux/netlink/nftables/socket.ts';
 import type { ChainWithRules, Layout, SetName } from './layout.ts';
 
 export class Structure {
   readonly hasTable: boolean;
+  /** Somebody switched the table off: nothing in it is in force. */
+  readonly isDormant: boolean;
   readonly #chains = new Map<string, Chain>();
   readonly #rules = new Map<string, Rule[]>();
   readonly #sets = new Map<string, NftSet>();
 
   private constructor(
     hasTable: boolean,
+    isDormant: boolean,
     chains: readonly Chain[],
     rules: readonly Rule[],
     sets: readonly NftSet[],
   ) {
     this.hasTable = hasTable;
+    this.isDormant = isDormant;
     for (const one of chains) this.#chains.set(one.name, one);
     for (const one of sets) this.#sets.set(one.name, one);
     for (const rule of rules) {
@@ -29,11 +40,13 @@ export class Structure {
   }
 
   static read(nft: NftSocket, { table }: Layout): Structure {
-    if (nft.getTable(table) === undefined) return Structure.none;
-    return new Structure(true, nft.listChains(table), nft.listRules(table), nft.listSets(table));
+    const actual = nft.getTable(table);
+    if (actual === undefined) return Structure.none;
+    const isDormant = ((actual.flags ?? 0) & tableFlags.dormant) !== 0;
+    return new Structure(true, isDormant, nft.listChains(table), nft.listRules(table), nft.listSets(table));
   }
 
-  static readonly none = new Structure(false, [], [], []);
+  static readonly none = new Structure(false, false, [], [], []);
 
   hasSet(name: SetName): boolean {
     return this.#sets.has(name);

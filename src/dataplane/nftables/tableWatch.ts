@@ -4,7 +4,13 @@
  */
 import { NFNL_SUBSYS_NFTABLES, messageTypes } from '../../linux/netlink/nftables/batch.ts';
 import type { ChangeByOthers } from '../dataplane.ts';
-import { familyNumber, type TableName } from '../../linux/netlink/nftables/objects.ts';
+import {
+  familyNumber,
+  tableFlags,
+  type NftSet,
+  type TableName,
+} from '../../linux/netlink/nftables/objects.ts';
+import { printElement, printRule } from '../../linux/netlink/nftables/print.ts';
 import { readEvent, type NftEvent } from '../../linux/netlink/nftables/socket.ts';
 import { NFGENMSG_LENGTH, attributesOf, type Message } from '../../linux/netlink/message.ts';
 import { NETLINK_NETFILTER, NetlinkSocket } from '../../linux/netlink/socket.ts';
@@ -20,12 +26,19 @@ const what = 'read nftables events';
 /** What somebody else's transaction did to our table. */
 export type ForeignTransaction = Pick<ChangeByOthers, 'what' | 'object' | 'by'>;
 
+/** Sets and chains that the table always has. */
+export interface OwnObjects {
+  readonly sets: ReadonlyMap<string, NftSet>;
+  readonly chains: ReadonlySet<string>;
+}
+
 export class TableWatch {
   /** The ruleset's generation as of the last event. */
   generation: number;
   /** The first change by somebody else since this was last made undefined. */
   foreign: string | undefined;
   readonly #table: TableName;
+  readonly #own: OwnObjects;
   readonly #ownPort: number;
   readonly #onForeign: (change: ForeignTransaction) => void;
   readonly #onOwnRemoval: ((message: Message) => void) | undefined;
@@ -43,6 +56,7 @@ export class TableWatch {
    * @param ownPort port id of the socket that commits our transactions
    * @param generation reads the ruleset's generation; called once, when the watch listens already
    * @param onForeign told at the end of each foreign transaction that changed our table
+   * @param own what the table holds for good: told in words when others change it
    * @param onOwnRemoval told of elements that transactions of ours removed, as the kernel announces them
    */
   constructor(
@@ -51,8 +65,10 @@ export class TableWatch {
     generation: () => number,
     onForeign: (change: ForeignTransaction) => void,
     onOwnRemoval?: (message: Message) => void,
+    own: OwnObjects = { sets: new Map(), chains: new Set() },
   ) {
     this.#table = table;
+    this.#own = own;
     this.#ownPort = ownPort;
     this.#onForeign = onForeign;
     this.#onOwnRemoval = onOwnRemoval;
@@ -94,7 +110,7 @@ export class TableWatch {
     const event = readEvent(message);
     if (event === undefined || event.kind === 'generation') return;
     this.#unfinishedChanges++;
-    this.#unfinished ??= describe(event);
+    this.#unfinished ??= describe(event, this.#own);
     this.foreign ??= this.#unfinished.what;
   }
 
@@ -126,14 +142,34 @@ export class TableWatch {
   }
 }
 
-function describe(event: Exclude<NftEvent, { readonly kind: 'generation' }>): {
-  readonly what: string;
-  readonly object: ChangeByOthers['object'];
-} {
+function describe(
+  event: Exclude<NftEvent, { readonly kind: 'generation' }>,
+  own: OwnObjects,
+): { readonly what: string; readonly object: ChangeByOthers['object'] } {
   const verb = event.added ? 'added' : 'removed';
-  if (event.kind === 'elements')
-    return { what: `elements of ${event.elements.set} ${verb}`, object: 'element' };
+  if (event.kind === 'elements') {
+    const { set: name, elements } = event.elements;
+    const set = own.sets.get(name);
+    const [first] = elements;
+    const text = set === undefined || first === undefined ? '' : `: ${printElement(set, first)}`;
+    return { what: `elements of ${name} ${verb}${text}`, object: 'element' };
+  }
   const { object } = event;
-  if (object.kind === 'rule') return { what: `rule in chain ${object.chain} ${verb}`, object: 'rule' };
-  return { what: `${object.kind} ${object.name} ${verb}`, object: object.kind };
+  switch (object.kind) {
+    case 'rule':
+      return { what: `rule in chain ${object.chain} ${verb}: ${printRule(object)}`, object: 'rule' };
+    case 'table': {
+      const isDormant = event.added && ((object.flags ?? 0) & tableFlags.dormant) !== 0;
+      const what = isDormant ? 'switched off (dormant)' : event.added ? 'changed' : verb;
+      return { what: `table ${object.name} ${what}`, object: 'table' };
+    }
+    case 'chain': {
+      // Nobody can add one that is there: its policy or name was changed.
+      const isChanged = event.added && own.chains.has(object.name);
+      const policy = object.hook?.policy === 'drop' ? ' (policy drop)' : '';
+      return { what: `chain ${object.name} ${isChanged ? 'changed' : verb}${policy}`, object: 'chain' };
+    }
+    default:
+      return { what: `${object.kind} ${object.name} ${verb}`, object: object.kind };
+  }
 }

@@ -3,7 +3,8 @@
  *
  * nf_tables counts its commits (NFT_MSG_GETGEN, linux/netfilter/nf_tables.h), for all tables of the network namespace.
  * Legacy iptables tells the number of entries and bytes of each table (IPT_SO_GET_INFO,
- * linux/netfilter_ipv4/ip_tables.h), so a rule replaced by one of the same size goes unseen there.
+ * linux/netfilter_ipv4/ip_tables.h), so a rule replaced by one of the same size, or a chain that has another name, does
+ * not show there: the value changes every minute by itself, so that the rules are read again.
  */
 import type { Family } from '../../api/objects.ts';
 import { SOCK_RAW, closeDescriptor, getSocketOption, openSocket } from '../ffi.ts';
@@ -28,9 +29,20 @@ export interface CommitCount {
 
 const ownCommits: CommitCount = { commits: 0 };
 
-/** `count` is only for tests, which work in several network namespaces at once. */
-export function openFingerprint(backend: Backend, family: Family, count = ownCommits): Fingerprint {
-  return backend === 'nft' ? new Generation(count) : new TableSizes(family);
+/** Milliseconds for which sizes that are the same are taken for rules that are the same. */
+const sizesTrusted = 60_000;
+
+/**
+ * @param count only for tests, which work in several network namespaces at once
+ * @param now milliseconds, from whenever
+ */
+export function openFingerprint(
+  backend: Backend,
+  family: Family,
+  count = ownCommits,
+  now: () => number = () => performance.now(),
+): Fingerprint {
+  return backend === 'nft' ? new Generation(count) : new TableSizes(family, now);
 }
 
 const NFNL_SUBSYS_NFTABLES = 10;
@@ -89,9 +101,13 @@ const infoLength = 32 + 4 + 20 + 20 + 4 + 4;
 
 class TableSizes implements Fingerprint {
   readonly #level: number;
+  readonly #now: () => number;
+  readonly #since: number;
   #fd: number;
 
-  constructor(family: Family) {
+  constructor(family: Family, now: () => number) {
+    this.#now = now;
+    this.#since = now();
     this.#level = family === 'IPv6' ? SOL_IPV6 : SOL_IP;
     this.#fd = openSocket(family === 'IPv6' ? AF_INET6 : AF_INET, SOCK_RAW, IPPROTO_RAW);
   }
@@ -105,6 +121,7 @@ class TableSizes implements Fingerprint {
       const errno = getSocketOption(this.#fd, this.#level, IPT_SO_GET_INFO, info);
       sizes.push(errno === 0 ? Buffer.from(info.subarray(32)).toString('hex') : `errno ${errno}`);
     }
+    sizes.push(String(Math.floor((this.#now() - this.#since) / sizesTrusted)));
     return sizes.join('/');
   }
 

@@ -49,7 +49,7 @@ test('what was changed and by which process is told, and put back at once', asyn
   assert.ok(time < 20_000, `${time} ms`);
   assert.deepEqual(listTable(world), expected);
   assert.deepEqual(changes(world), [
-    'rule: rule in chain dispatch removed (and 3 more changes), by nft (pid N), repairing',
+    'rule: rule in chain dispatch removed: ip daddr @virtual-ips ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x00004000 (and 3 more changes), by nft (pid N), repairing',
   ]);
   assert.equal(world.reports.at(-1)?.kind, 'repaired');
 });
@@ -66,8 +66,8 @@ test('each foreign transaction is told once; our own and those of other tables a
   assert.deepEqual(
     changes(world).map((text) => text.replace(/ \(and \d+ more changes\)/, '')),
     [
-      'rule: rule in chain dispatch removed, by nft (pid N), left',
-      'element: elements of frontends added, by nft (pid N), left',
+      'rule: rule in chain dispatch removed: ip daddr @virtual-ips ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x00004000, by nft (pid N), left',
+      'element: elements of frontends added: 1.2.3.4 . tcp . 5 : drop, by nft (pid N), left',
       'set: set mine added, by nft (pid N), left',
     ],
   );
@@ -91,4 +91,30 @@ test('with repairs off, changes stay, and our own go on in single transactions',
   // A full sync, at its long interval, puts everything right all the same.
   await driver.full();
   assert.doesNotMatch(world.list(), /192\.0\.2\.77/);
+});
+
+test('a table that is switched off, and a chain of ours that is changed, are told so and put right', async () => {
+  const world = makeWorld();
+  const driver = await world.start();
+  await driver.to(example, true);
+  const expected = listTable(world);
+  for (const [script, what] of [
+    ['add table ip kube-proxy { flags dormant; }', 'table: table kube-proxy switched off (dormant)'],
+    [
+      'add chain ip kube-proxy nat-postrouting { policy drop; }',
+      'chain: chain nat-postrouting changed (policy drop)',
+    ],
+    ['rename chain ip kube-proxy dispatch gone', 'chain: chain gone added'],
+  ] as const) {
+    const before = changes(world).length;
+    const repaired = new Promise<void>((resolve, reject) => {
+      world.onResync = () => void driver.full().then(() => resolve(), reject);
+    });
+    world.nftScript(`${script}\n`);
+    await repaired;
+    assert.deepEqual(listTable(world), expected, script);
+    assert.doesNotMatch(world.nft('list', 'table', 'ip', 'kube-proxy'), /dormant/);
+    const [change] = changes(world).slice(before);
+    assert.ok(change?.startsWith(what), `${script}: ${change}`);
+  }
 });

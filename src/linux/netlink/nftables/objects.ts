@@ -41,9 +41,12 @@ interface Described {
   readonly unknown?: readonly RawAttribute[];
 }
 
+/** `enum nft_table_flags` */
+export const tableFlags = { dormant: 1, owner: 2, persist: 4 } as const;
+
 export interface Table extends Described, TableName {
   readonly kind: 'table';
-  /** 1 dormant, 2 owner, 4 persist */
+  /** See `tableFlags`. */
   readonly flags?: number;
 }
 
