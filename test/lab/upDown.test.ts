@@ -66,8 +66,12 @@ test(
       assert.match(get(where, url), /^Hello from web-\S+\. You are /, `${where} ${url}`);
     }
     // Also Pods of the same bridge, and the Pod itself: without br_netfilter and hairpin mode these would not be answered.
-    const names = Array.from({ length: 12 }, () => /web-\S+(?=\.)/.exec(get(pod, `http://${ip}/`))?.[0]);
-    assert.equal(new Set(names).size, 3, names.join());
+    const names = new Set<string | undefined>();
+    // Whom each meets is chance: of a hundred, no Pod is left out.
+    for (let i = 0; i < 100 && names.size < 3; i++)
+      names.add(/web-\S+(?=\.)/.exec(get(pod, `http://${ip}/`))?.[0]);
+    assert.equal(names.size, 3, [...names].join());
+    assert.ok(!names.has(undefined));
     assert.match(lab('status'), /pod\/web-\S+ +1\/1 +Running/);
     assert.match(lab('exec', 'node-1', '--', 'ip', '-d', 'link', 'show', 'flannel.1'), /vxlan id 1/);
 

@@ -72,7 +72,7 @@ async function scale(stage: Stage, replicas: number): Promise<void> {
 
 function expectEven(answers: ReadonlyMap<string, number>, pods: number): void {
   if (answers.size !== pods) throw new DemoFailure(`${answers.size} Pods answered, not ${pods}`);
-  if (evenness([...answers.values()]) < 1e-6) throw new DemoFailure('the Pods did not get even shares');
+  if (evenness([...answers.values()]) < 1e-9) throw new DemoFailure('the Pods did not get even shares');
 }
 
 export async function playFlashSale(stage: Stage): Promise<void> {
