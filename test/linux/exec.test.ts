@@ -45,8 +45,8 @@ for (const run of [runHere, runAside]) {
     assert.match(missing.stderr, /cannot start \/nonexistent\/program/);
     assert.equal((await run(['/nonexistent/program'], { input: 'text' })).code, exitNotStarted);
     const begun = performance.now();
-    assert.equal((await run(['sleep', '20'], { timeoutMs: 100 })).code, exitTimedOut);
-    assert.ok(performance.now() - begun < 5000);
+    assert.equal((await run(['sleep', '600'], { timeoutMs: 100 })).code, exitTimedOut);
+    assert.ok(performance.now() - begun < 120_000);
   });
 
   test(`${name}: a death by signal has a code of its own; the environment is added to`, async () => {
