@@ -25,7 +25,8 @@ interface CommandOutput extends Output {
 const standardOutput: CommandOutput = {
   out: (text) => process.stdout.write(text),
   err: (text) => process.stderr.write(text),
-  colour: process.stdout.isTTY && process.env['NO_COLOR'] === undefined,
+  // Any value but an empty one (no-color.org).
+  colour: process.stdout.isTTY && (process.env['NO_COLOR'] ?? '') === '',
 };
 
 const help = `Usage: ${programName} explain [FROM →] TO [flags]          (also FROM to TO, FROM TO, or --from FROM --to TO)
@@ -146,12 +147,11 @@ async function explain(argv: readonly string[], io: CommandOutput): Promise<numb
   if (parsed.switches.has('json')) {
     io.out(`${JSON.stringify({ ...explanation, ...(live === undefined ? {} : { live }) }, undefined, 2)}\n`);
   } else if (html !== '-') {
-    const colour = process.stdout.isTTY && process.env['NO_COLOR'] === undefined;
     if (html !== '') io.out(`Written: ${html}\n\n`);
-    io.out(printExplanation(explanation, colour));
+    io.out(printExplanation(explanation, io.colour));
     if (live !== undefined) {
       const { printObservation } = await import('./output/liveText.ts');
-      io.out(printObservation(live, colour));
+      io.out(printObservation(live, io.colour));
     }
   }
   // The endpoint's own no is a no, too.

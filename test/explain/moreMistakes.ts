@@ -192,6 +192,13 @@ export const moreMistakes: readonly Mistake[] = [
     says: '10.244.2.99 is of a network of Pods, but no Pod that is known here has it: no Service, no proxy has a say. → Addresses of Pods are not kept: was the Pod replaced? Dial a Service instead.',
   },
   {
+    name: 'families, and no list of cluster IPs',
+    yaml: manifest({}).replace('clusterIP: 10.96.0.20', 'clusterIP: 10.96.0.20\n  ipFamilies: [IPv4]'),
+    args: [...from, '10.96.0.20:80'],
+    reason: 'not_served',
+    says: 'Service shop/web has 10.96.0.20 as its spec.clusterIP and says spec.ipFamilies, but no spec.clusterIPs: a proxy looks there, and finds no address. → An API server writes both. In a manifest that explain reads, add clusterIPs: ["10.96.0.20"].',
+  },
+  {
     name: "another node's program",
     yaml: manifest({}),
     args: ['--from', 'node-2', '--to', 'shop/web:http'],

@@ -65,9 +65,31 @@ test('the picture has every hook, and the addresses before and after the rewrite
   assert.match(picture, /font-weight="700"[^>]*>to 10\.244\.1\.10:8080/);
 });
 
+test('long addresses become smaller, not wider than where they stand', () => {
+  const destination = '[fd00:10:96:1234:5678:9abc:def0:1234]:30080';
+  const source = 'fd00:10:244:1111:2222:3333:4444:5555';
+  const packet = `${source} → ${destination}`;
+  const page = renderPage({
+    ...explanation,
+    question: { ...explanation.question, family: 'IPv6', source, destination },
+    outcomes: [{ ...explanation.outcomes[0]!, kind: 'forward', destination }],
+    way: explanation.way.map((hook) => ({ ...hook, packet, steps: [] })),
+  });
+  const texts = [...page.matchAll(/<text [^>]*font-size="([\d.]+)"[^>]*>([^<]*)<\/text>/g)];
+  assert.ok(texts.some(([, , text]) => text === destination));
+  for (const [, size, text = ''] of texts) {
+    // A station is 190 wide, a station and the gap behind it 286.
+    const most = /^(from|to) /.test(text) ? 286 : 190;
+    assert.ok(Number(size) * 0.55 * text.length <= most, `${size} ${text}`);
+    assert.ok(Number(size) >= 6);
+  }
+});
+
 test('narrow screens get a picture of their own, and words are explained where they are used', () => {
   const page = renderPage(explanation);
-  assert.match(page, /@media \(max-width:44rem\)\{svg\.wide\{display:none\}svg\.tall\{display:block\}/);
+  assert.match(page, /@media \(max-width:44rem\)\{.*svg\.wide\{display:none\}svg\.tall\{display:block\}/);
+  // Of rules that weigh the same the later one counts: those for narrow screens come last.
+  assert.ok(page.indexOf('td{padding:.25rem') < page.indexOf('@media (max-width:44rem)'));
   for (const layout of ['wide', 'tall']) {
     const picture = page.split(`<svg class="${layout}"`)[1]?.split('</svg>')[0] ?? '';
     for (const text of ['The client', 'PREROUTING', 'POSTROUTING', 'shop/web'])
@@ -82,5 +104,20 @@ test('a terminal gets 80 columns, and colour only where asked', () => {
   assert.ok(!plain.includes('\u001b'));
   assert.ok(printExplanation(explanation, true).includes('\u001b['));
   for (const line of plain.split('\n')) assert.ok(line.length <= 80, line);
+  const source = 'fd00:10:244:1111:2222:3333:4444:5555';
+  const destination = '[fd00:10:96:1234:5678:9abc:def0:1234]:30080';
+  const packet = `${source} → ${destination}`;
+  const who = 'Pod a-long-namespace/checkout-7d9f8b6c5d-x2v9q on ip-172-31-200-112.example.internal, ready';
+  const long = printExplanation(
+    {
+      ...explanation,
+      question: { ...explanation.question, source, destination },
+      outcomes: [{ ...explanation.outcomes[0]!, destination, who }],
+      way: [{ hook: 'prerouting', packet, steps: [{ ...step, packet }] }],
+    },
+    false,
+  );
+  for (const line of long.split('\n')) assert.ok(line.length <= 80, line);
+  assert.ok(long.includes(`  PREROUTING      ${source} →\n                  ${destination}\n`), long);
   assert.deepEqual(wrap('aa bb cc', 2, 5), ['  aa bb', '  cc']);
 });

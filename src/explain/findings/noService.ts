@@ -44,6 +44,21 @@ export function withoutService(given: Case, report: Report): void {
       );
       return;
     }
+    // It has this very port, and no rule for it.
+    if (ports.some(({ port, protocol: one }) => port === destinationPort && one === protocol)) {
+      const { clusterIPs, ipFamilies } = owner.service;
+      report(
+        'cause',
+        'not_served',
+        clusterIPs.length === 0 && ipFamilies.length > 0
+          ? `Service ${name} has ${destination} as its spec.clusterIP and says spec.ipFamilies, but no spec.clusterIPs: a proxy looks there, and finds no address.`
+          : `Service ${name} has ${destination} and port ${destinationPort}/${protocol}, but no rule: something in the object keeps proxies from serving it.`,
+        clusterIPs.length === 0 && ipFamilies.length > 0
+          ? `An API server writes both. In a manifest that explain reads, add clusterIPs: ["${destination}"].`
+          : 'pointsman render --check says what is wrong with it.',
+      );
+      return;
+    }
     const list = ports
       .map((one) => `${one.name === '' ? '' : `${one.name} `}${one.port}/${one.protocol}`)
       .join(', ');

@@ -26,9 +26,10 @@ main{max-width:64rem;margin:0 auto;padding:2rem 1.2rem 4rem}h1{font-size:1.5rem;
 .answer{font-size:1.15rem;border-left:4px solid var(--good);background:var(--card);padding:.8rem 1rem;margin:1.2rem 0;border-radius:0 6px 6px 0}
 .answer.bad{border-color:var(--bad)}.finding{background:var(--card);border:1px solid var(--line);border-radius:6px;padding:.7rem 1rem;margin:.6rem 0}
 .finding.cause{border-color:var(--bad)}.finding b{display:block}.advice{color:var(--accent)}
-svg{display:block;max-width:100%;height:auto;margin:.6rem 0}svg.tall{display:none}td code{white-space:nowrap}dt{font-weight:600;margin-top:.6rem}dd{margin:0}
-@media (max-width:44rem){svg.wide{display:none}svg.tall{display:block}main{padding:1.2rem .9rem 3rem}table,tbody,tr{display:block}tr{border-bottom:1px solid var(--line);padding:.3rem 0}td{display:inline-block;border:0;padding:.1rem .8rem .1rem 0}}
+svg{display:block;max-width:100%;height:auto;margin:.6rem 0}svg.tall{display:none}dt{font-weight:600;margin-top:.6rem}dd{margin:0}
 table{border-collapse:collapse;width:100%}td{padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--line);vertical-align:top}
+td:first-child,td code{white-space:nowrap}
+@media (max-width:44rem){h1{font-size:1.15rem}td code{white-space:normal}svg.wide{display:none}svg.tall{display:block}main{padding:1.2rem .9rem 3rem}table,tbody,tr{display:block}tr{border-bottom:1px solid var(--line);padding:.3rem 0}td{display:inline-block;border:0;padding:.1rem .8rem .1rem 0}}
 .bar{display:inline-block;height:.7em;background:var(--accent);border-radius:2px}
 section.hook{border:1px solid var(--line);background:var(--card);border-radius:8px;padding:.8rem 1rem;margin:.8rem 0}
 section.hook h3{margin:0;font-size:1rem;letter-spacing:.04em}ol{list-style:none;margin:.6rem 0 0;padding:0}

@@ -3,7 +3,7 @@ import { list, percent } from '../findings/words.ts';
 import type { Observation, ObservedWay } from '../live.ts';
 import { resetByProcess } from '../live/happened.ts';
 import type { Judgement, LaidHook, LaidStep } from '../live/layOver.ts';
-import { columns, palette, wrap, type Palette } from './terminal.ts';
+import { columns, hookTitle, palette, wrap, type Palette } from './terminal.ts';
 
 /** Ways that are shown in full. */
 const waysMost = 3;
@@ -24,7 +24,10 @@ export function printObservation(observation: Observation, colour: boolean): str
   for (const { end, connections: n, predicted } of ends) {
     const share = percent(n / connections).padStart(8);
     const beside = predicted === undefined ? paint.bad('NOT predicted') : `predicted ${percent(predicted)}`;
-    lines.push(`${share}  ${end.padEnd(34)} ${beside}`);
+    const plainBeside = predicted === undefined ? 'NOT predicted' : beside;
+    if (12 + Math.max(34, end.length) + plainBeside.length > columns)
+      lines.push(`${share}  ${end}`, `${' '.repeat(10)}${beside}`);
+    else lines.push(`${share}  ${end.padEnd(34)} ${beside}`);
   }
   lines.push(...wrap(verdict(observation), 2).map(observation.agrees === false ? paint.bad : paint.good));
   for (const remark of remarks) lines.push(...wrap(`Note: ${remark}`, 2).map(paint.faint));
@@ -86,7 +89,7 @@ function printWay(way: ObservedWay, ways: readonly ObservedWay[], paint: Palette
 }
 
 function printHook({ hook, packet, steps }: LaidHook, paint: Palette): string[] {
-  const lines = [`  ${paint.title(hook.toUpperCase())}${' '.repeat(Math.max(1, 16 - hook.length))}${packet}`];
+  const lines = hookTitle(hook, packet, paint);
   if (steps.length === 0) lines.push(paint.faint('  │ no rule concerned it'));
   let chain = '';
   for (const step of steps) {

@@ -167,7 +167,7 @@ function drawStation({ title, lines, colour, round }: Station, x: number, y: num
     .slice(0, 3)
     .map(
       (line, i) =>
-        `<text x="${middle}" y="${y + 47 + i * 16}" text-anchor="middle" font-size="12" fill="var(--faint)">${escape(line)}</text>`,
+        `<text x="${middle}" y="${y + 47 + i * 16}" text-anchor="middle" font-size="${fontFor(line, box.width - 16)}" fill="var(--faint)">${escape(line)}</text>`,
     )
     .join('');
   return `<rect x="${x}" y="${y}" width="${box.width}" height="${box.height}" rx="${round ? 26 : 6}" fill="var(--card)" stroke="${colour}" stroke-width="2"/><text x="${middle}" y="${y + 27}" text-anchor="middle" font-size="15" font-weight="600" fill="var(--ink)">${escape(title)}</text>${text}`;
@@ -193,7 +193,9 @@ function drawTrack(
   ): string => {
     const isNew = changed.includes(what);
     const arrow = what === 'source' ? 'from' : 'to';
-    return `<text x="${x}" y="${at}" text-anchor="${anchor}" font-size="12" font-weight="${isNew ? 700 : 400}" fill="${isNew ? 'var(--good)' : 'var(--faint)'}">${arrow} ${escape(text)}</text>`;
+    // Bold letters are wider.
+    const size = fontFor(`${arrow} ${text}${isNew ? '    ' : ''}`, box.width + box.gap - 40);
+    return `<text x="${x}" y="${at}" text-anchor="${anchor}" font-size="${size}" font-weight="${isNew ? 700 : 400}" fill="${isNew ? 'var(--good)' : 'var(--faint)'}">${arrow} ${escape(text)}</text>`;
   };
   if (to.x === from.x) {
     const x = from.x + 30;
@@ -210,6 +212,12 @@ function drawTrack(
   const end = to.x + box.width / 2;
   const turn = from.y + box.height + 66;
   return `<path d="M${start} ${from.y + box.height + 3}V${turn}H${end}V${to.y - 5}" stroke="var(--accent)" stroke-width="2"${dash} fill="none" marker-end="url(#tip-${layout})"/>${label(source, 'source', (start + end) / 2, turn + 18, 'middle')}${label(destination, 'destination', (start + end) / 2, turn + 35, 'middle')}`;
+}
+
+/** The size, in units of the picture, in which the text is no wider than `width`; 12 where that is enough. */
+function fontFor(text: string, width: number): number {
+  // Letters of common fonts are 0.55 of their size wide, on average.
+  return Math.min(12, Math.max(6, Math.floor((width / (text.length * 0.55)) * 2) / 2));
 }
 
 function shorten(text: string, most: number): string {

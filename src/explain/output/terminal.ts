@@ -44,7 +44,7 @@ export function printExplanation(explanation: Explanation, colour: boolean): str
   };
   const where = explanation.node === '' ? 'this node' : explanation.node;
   lines.push(
-    paint.title(`${question.protocol} ${question.source} → ${question.destination}`),
+    ...wrap(`${question.protocol} ${question.source} → ${question.destination}`, 0).map(paint.title),
     ...wrap(`from ${question.from}; rules of ${where}, ${explanation.rules}`, 0).map(paint.faint),
     '',
     ...wrap(explanation.answer, 0).map(outcomes.some(({ kind }) => bad.has(kind)) ? paint.bad : paint.good),
@@ -64,7 +64,11 @@ export function printExplanation(explanation: Explanation, colour: boolean): str
     for (const outcome of outcomes.slice(0, 20)) {
       const share = percent(outcome.probability).padStart(8);
       const what = outcome.kind === 'endpoint' ? outcome.destination : `nobody: ${ends[outcome.kind]}`;
-      lines.push(...indentRest(`${share}  ${what.padEnd(22)} ${outcome.who}`.trimEnd(), 34));
+      const line = `${share}  ${what.padEnd(22)} ${outcome.who}`.trimEnd();
+      // A long address has a line to itself.
+      if (line.length > columns && what.length > 22)
+        lines.push(`${share}  ${what}`, ...wrap(outcome.who, 12));
+      else lines.push(...indentRest(line, 34));
     }
     if (outcomes.length > 20) lines.push(`          and ${outcomes.length - 20} more`);
     const why = outcomes.find(({ why: text }) => text !== '')?.why;
@@ -98,8 +102,7 @@ export function printExplanation(explanation: Explanation, colour: boolean): str
 }
 
 function printHook({ hook, packet, steps }: ToldHook, paint: Palette): string[] {
-  const name = hook.toUpperCase();
-  const lines = [`  ${paint.title(name)}${' '.repeat(Math.max(1, 16 - name.length))}${packet}`];
+  const lines = hookTitle(hook, packet, paint);
   if (!steps.some(({ rule, effectKind }) => rule !== '' || effectKind === 'drop')) {
     lines.push(paint.faint('  │ no rule concerns it'));
   }
@@ -110,6 +113,17 @@ function printHook({ hook, packet, steps }: ToldHook, paint: Palette): string[] 
     lines.push(...printStep(step, paint));
   }
   return lines;
+}
+
+/** The hook and the packet that comes to it; one of long addresses has two lines. */
+export function hookTitle(hook: string, packet: string, paint: Palette): string[] {
+  const name = hook.toUpperCase();
+  const indent = 18;
+  const [first = '', ...rest] = wrap(packet, 0, columns - indent);
+  return [
+    `  ${paint.title(name)}${' '.repeat(Math.max(1, indent - 2 - name.length))}${first}`,
+    ...rest.map((line) => ' '.repeat(indent) + line),
+  ];
 }
 
 function printStep(step: ToldStep, paint: Palette): string[] {
@@ -134,7 +148,8 @@ function printStep(step: ToldStep, paint: Palette): string[] {
     lines.push(
       ...wrap(`because: ${step.cause}`, 0, columns - 9).map((line) => paint.cause(`  │     ${line}`)),
     );
-  if (step.rewrites) lines.push(`  │     now ${step.packet}`);
+  if (step.rewrites)
+    lines.push(...wrap(`now ${step.packet}`, 0, columns - 8).map((line) => `  │     ${line}`));
   return lines;
 }
 
