@@ -3,13 +3,14 @@
  * own rules, looks for changes by others, changed endpoints, Services that come and go; and for how long connections
  * would have waited meanwhile. Runs in a network namespace of its own:
  *
- *   node --import tsx bench/userspaceLoad.ts [--program iptables-nft|iptables-legacy] [--changes 20] [--ballast 40] [--fork] N M
+ *   node --import tsx bench/userspaceLoad.ts [--program iptables-nft|iptables-legacy] [--changes 20] [--ballast 40] [--fork] [--direct] N M
  */
 import { spawnSync } from 'node:child_process';
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import { DirectDataplane } from '../src/dataplane/userspace/directDataplane.ts';
 import { PortAllocator } from '../src/dataplane/userspace/portAllocator.ts';
 import { UserspaceDataplane } from '../src/dataplane/userspace/userspaceDataplane.ts';
 import { makeOwnedDirectory } from '../src/lab/net/ownedDirectory.ts';
@@ -28,6 +29,8 @@ const { values, positionals } = parseArgs({
     ballast: { type: 'string', default: '40' },
     /** Programs are started by Node's fork, on the thread that connections go through, for comparison. */
     fork: { type: 'boolean', default: false },
+    /** Without NAT: service addresses become the node's own. */
+    direct: { type: 'boolean', default: false },
   },
   allowPositionals: true,
 });
@@ -92,23 +95,33 @@ async function timed(what: string, work: () => Promise<unknown>): Promise<void> 
   );
 }
 
+spawnSync('ip', ['link', 'set', 'lo', 'up']);
 collectAlone();
 const ballast = Buffer.alloc(Number(values.ballast) << 20, 1);
 const program = values.program;
-const dataplane = new UserspaceDataplane(
-  { ...ipv4Options, bindAddress: '0.0.0.0', udpIdleTimeout: 60_000, checkInterval: 2 ** 30 },
-  {
-    log: {
-      ...silentLogger,
-      error: (message, fields) => process.stdout.write(`${message} ${JSON.stringify(fields)}\n`),
-    },
-    events: { resync: (reason) => process.stdout.write(`${reason}\n`) },
-    report: () => undefined,
-    sockets: processSockets(silentLogger),
-    ports: new PortAllocator(undefined),
-    iptables: values.fork ? { program, run } : { program },
+const options = {
+  ...ipv4Options,
+  bindAddress: '0.0.0.0',
+  udpIdleTimeout: 60_000,
+  checkInterval: 2 ** 30,
+};
+const deps = {
+  log: {
+    ...silentLogger,
+    error: (message: string, fields?: object) =>
+      void process.stdout.write(`${message} ${JSON.stringify(fields)}\n`),
   },
-);
+  events: { resync: (reason: string) => void process.stdout.write(`${reason}\n`) },
+  report: () => undefined,
+  sockets: processSockets(silentLogger),
+};
+const dataplane = values.direct
+  ? new DirectDataplane(options, deps)
+  : new UserspaceDataplane(options, {
+      ...deps,
+      ports: new PortAllocator(undefined),
+      iptables: values.fork ? { program, run } : { program },
+    });
 await dataplane.start();
 let routes = Array.from({ length: services }, (_, i) => routeOf(i));
 let table = makeTable([]);
@@ -119,7 +132,12 @@ async function to(next: readonly Route[], full = false): Promise<void> {
 }
 await timed(`first sync, ${services} x ${endpoints}`, () => to(routes, true));
 for (let i = 0; i < 3; i++) await timed('full sync', () => to(routes, true));
-for (let i = 0; i < 3; i++) await timed('a look for changes by others', () => dataplane.lookForDrift());
+if (dataplane instanceof UserspaceDataplane) {
+  const rules = dataplane;
+  for (let i = 0; i < 3; i++) await timed('a look for changes by others', () => rules.lookForDrift());
+}
+await timed('all Services gone', () => to([]));
+await timed('all Services come back', () => to(routes));
 await timed(`${values.changes} times an endpoint replaced`, async () => {
   for (let i = 1; i <= Number(values.changes); i++) {
     routes = routes.with(i, routeOf(i, i));

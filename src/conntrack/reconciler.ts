@@ -5,7 +5,7 @@ import { IPPROTO_UDP, printEntry, type ConntrackEntry } from '../linux/netlink/c
 import { ConntrackTable, type EntryFilter } from '../linux/netlink/ctnetlink.ts';
 import type { Logger } from '../log/logger.ts';
 import type { ChangeSet, Frontend, RoutingTable } from '../services/types.ts';
-import { UDPFrontends, type Suspects } from './stale.ts';
+import { UDPFrontends, type Relays, type Suspects } from './stale.ts';
 
 export interface ConntrackReconcilerOptions {
   readonly family: Family;
@@ -34,6 +34,8 @@ export interface AfterSync {
    * table counts then, and so does what lies in a ServiceCIDR without a service.
    */
   readonly restart: boolean;
+  /** As Dataplane has it. */
+  readonly relays?: Relays | undefined;
 }
 
 /** Some 10 ms of work. */
@@ -118,6 +120,7 @@ export class ConntrackReconciler {
         typeof sync.localAddresses === 'function' ? sync.localAddresses() : sync.localAddresses,
       ),
       serviceCIDRs: this.#restarted ? sync.serviceCIDRs : [],
+      relays: sync.relays,
     });
     this.#table ??= new ConntrackTable();
     let stale: ConntrackEntry[] = [];

@@ -4,7 +4,7 @@
  *
  * Stale is a flow
  * - to a frontend whose service port has serving endpoints, answered by something that is none of them (also by the
- *   frontend's own address: packets sent before there were rules);
+ *   frontend's own address: packets sent before there were rules), nor a relay of this process;
  * - to a frontend whose service port has no serving endpoint, translated to something that is no endpoint of it at all;
  * - to a frontend that was removed, answered by one of the endpoints it had;
  * - after a restart: to an address in a ServiceCIDR where no service answers, and translated nevertheless.
@@ -29,7 +29,12 @@ export interface JudgeContext {
   readonly localAddresses: ReadonlySet<string>;
   /** Canonical; given only after a restart, when frontends may have gone while nobody watched. */
   readonly serviceCIDRs: readonly string[];
+  /** As Dataplane has it. */
+  readonly relays?: Relays | undefined;
 }
+
+/** Whether this process relays datagrams of the service port at a port of its own. */
+export type Relays = (id: ServicePortId, port: number) => boolean;
 
 /** The frontends whose flows may have become stale: `all`, or these. Empty = none. */
 export type Suspects = 'all' | readonly Frontend[];
@@ -150,7 +155,8 @@ export class UDPFrontends {
       const nodePort = isLocal ? `*:${original.destinationPort}` : undefined;
       if (nodePort !== undefined) target = this.#targets.get(nodePort);
       if (target !== undefined) {
-        if (target.serving.size > 0) return !target.serving.has(answers);
+        if (target.serving.size > 0)
+          return !target.serving.has(answers) && context.relays?.(target.id, reply.sourcePort) !== true;
         return answers !== destination && !target.known.has(answers);
       }
       if (answers === destination) return false;

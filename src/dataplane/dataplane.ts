@@ -4,7 +4,7 @@
  */
 import type { Family, Protocol, ServiceCIDR } from '../api/objects.ts';
 import type { LocalDetector } from '../services/localDetection.ts';
-import type { ChangeSet, Route, RoutingTable } from '../services/types.ts';
+import type { ChangeSet, Route, RoutingTable, ServicePortId } from '../services/types.ts';
 import type { CounterSource } from './counts.ts';
 
 export type Mode = 'iptables' | 'nftables' | 'ipvs' | 'userspace';
@@ -51,6 +51,11 @@ export interface Dataplane {
   /** Settings, probes and watchers that have to exist before the first sync. Throws with a sentence if the mode cannot work here. */
   start(): Promise<void>;
   sync(request: SyncRequest): Promise<SyncResult>;
+  /**
+   * This process answers UDP clients of the service port in the place of endpoints, at that port of its own: flows
+   * translated to there are as they should be. Modes whose rules lead to endpoints have none.
+   */
+  relays?(id: ServicePortId, port: number): boolean;
   /** Stops watchers; leaves every rule in place. Idempotent. */
   stop(): Promise<void>;
 }

@@ -256,7 +256,7 @@ export class FamilyProxy {
   }
 
   private async syncSucceeded(changes: ChangeSet): Promise<void> {
-    const { tracker, health, serviceHealth, conntrack, localAddresses } = this.options;
+    const { tracker, dataplane, health, serviceHealth, conntrack, localAddresses } = this.options;
     const now = Date.now();
     health.updated(this.family, now);
     this.metrics.syncSucceeded(now / 1000);
@@ -275,7 +275,8 @@ export class FamilyProxy {
     const { serviceCIDRs } = this;
     // Health-check ports first: a load balancer asks them, and cleaning a large conntrack table takes a while.
     await serviceHealth.update(tracker.healthChecks());
-    await conntrack.afterSync({ table, changes, serviceCIDRs, localAddresses, restart });
+    const relays = dataplane.relays?.bind(dataplane);
+    await conntrack.afterSync({ table, changes, serviceCIDRs, localAddresses, restart, relays });
   }
 
   private syncFailed(err: unknown): void {

@@ -117,6 +117,20 @@ describe('stale flows: where the reference keeps them and we do not', () => {
   });
 });
 
+test('stale flows: those that a relay of this process answers are none, as long as it does', () => {
+  const frontends = new UDPFrontends();
+  const one = route(spec);
+  frontends.rebuild(tableOf(one));
+  const relays = (id: string, port: number): boolean => id === one.port.id && port === 41_001;
+  const isStale = frontends.judge({ ...context, relays });
+  for (const address of [...addresses, node]) {
+    const port = address === node ? 32_000 : 8000;
+    assert.equal(isStale(flow([address, port], [node, 41_001])), false);
+    assert.equal(isStale(flow([address, port], [node, 41_002])), true, 'a listener of an earlier process');
+    assert.equal(frontends.judge(context)(flow([address, port], [node, 41_001])), true);
+  }
+});
+
 test('stale flows: changes that can make no flow stale ask for no look at the table', () => {
   const one = endpoint('10.240.0.4', 9090);
   const two = endpoint('10.240.0.5', 9090);

@@ -43,10 +43,15 @@ class Round {
 }
 
 interface Sticky {
-  key: string;
+  readonly key: string;
   /** Milliseconds of the caller's clock. */
-  lastUse: number;
+  readonly lastUse: number;
 }
+
+/** Clients of one service port that are remembered: as many as nftables mode knows in all. Then the oldest go. */
+export const clientsMax = 262_144;
+/** So many at once, as finding the oldest costs the more the more have gone since the map was last made anew. */
+const forgottenAtOnce = clientsMax / 16;
 
 /**
  * Round robin over both pools of one service port, and its ClientIP affinity, which both share: a client keeps its
@@ -54,6 +59,7 @@ interface Sticky {
  */
 export class Balancer {
   readonly #rounds = { cluster: new Round(), local: new Round() };
+  /** In the order of their last use. */
   readonly #records = new Map<string, Sticky>();
   readonly #random: () => number;
   /** Picks that went to the client's endpoint of before. */
@@ -97,20 +103,26 @@ export class Balancer {
     if (record !== undefined && !again && now - record.lastUse < this.#affinity) {
       const endpoint = round.get(record.key);
       if (endpoint !== undefined) {
-        record.lastUse = now;
+        this.#remember(client, { key: record.key, lastUse: now });
         this.hits++;
         return endpoint;
       }
     }
     const endpoint = round.next();
-    if (endpoint !== undefined) {
-      if (record === undefined) this.#records.set(client, { key: endpoint.key, lastUse: now });
-      else {
-        record.key = endpoint.key;
-        record.lastUse = now;
+    if (endpoint !== undefined) this.#remember(client, { key: endpoint.key, lastUse: now });
+    return endpoint;
+  }
+
+  #remember(client: string, record: Sticky): void {
+    this.#records.delete(client);
+    if (this.#records.size >= clientsMax) {
+      let count = 0;
+      for (const oldest of this.#records.keys()) {
+        this.#records.delete(oldest);
+        if (++count === forgottenAtOnce) break;
       }
     }
-    return endpoint;
+    this.#records.set(client, record);
   }
 
   /** The client's next connection is not to go where the last one went. */
@@ -120,8 +132,10 @@ export class Balancer {
 
   /** Forgets clients whose time has passed. */
   sweep(now: number): void {
-    for (const [client, { lastUse }] of this.#records)
-      if (now - lastUse >= this.#affinity) this.#records.delete(client);
+    for (const [client, { lastUse }] of this.#records) {
+      if (now - lastUse < this.#affinity) return;
+      this.#records.delete(client);
+    }
   }
 
   /** Clients that are remembered. */

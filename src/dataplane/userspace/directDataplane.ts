@@ -119,9 +119,12 @@ export class DirectDataplane implements Dataplane {
     const { routes } = request.table;
     const changes: readonly RouteChange[] = full ? this.#allChanges(routes) : request.changes.changes;
     // What is given up first: a frontend may move from one service port to another.
-    for (const { id, after } of changes) this.#close(addresses, id, after);
     for (const [i, { id, after }] of changes.entries()) {
       // Connections have their turn in between.
+      if (i % openAtOnce === openAtOnce - 1) await nextTurn();
+      this.#close(addresses, id, after);
+    }
+    for (const [i, { id, after }] of changes.entries()) {
       if (i % openAtOnce === openAtOnce - 1) await nextTurn();
       if (after !== undefined) await this.#open(addresses, id, after);
     }

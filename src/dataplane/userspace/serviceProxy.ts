@@ -1,4 +1,5 @@
 /** One service port: its balancer, and a listener for each pool that its traffic is sent to. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Route } from '../../services/types.ts';
 import { Balancer, type Pool } from './balancer.ts';
 import type { Chooser, Listener, ProxyContext } from './context.ts';
@@ -8,6 +9,8 @@ import { poolsOf, type Target, type Targets } from './rules.ts';
 import { TcpListener } from './tcpListener.ts';
 import { UdpListener } from './udpListener.ts';
 
+/** Milliseconds of one turn of the event loop that may go into the search for a free port of the range. */
+const slice = 8;
 /** Milliseconds that the search for a free port of the range may take. */
 const searchTime = 1000;
 
@@ -140,7 +143,12 @@ export class ServiceProxy {
     const everywhere = this.#context.family === 'IPv4' ? '0.0.0.0' : '::';
     const end = performance.now() + searchTime;
     let problem: unknown = new Error('all ports of portRange are taken');
+    let turnEnds = performance.now() + slice;
     for (const port of ports.candidates()) {
+      if (performance.now() > turnEnds) {
+        await nextTurn();
+        turnEnds = performance.now() + slice;
+      }
       try {
         const listener = await this.#bind(udp, host === '' ? everywhere : host, port, chooser);
         ports.claim(listener.port);

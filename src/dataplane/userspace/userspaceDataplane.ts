@@ -172,6 +172,11 @@ export class UserspaceDataplane implements Dataplane {
     }
   }
 
+  relays(id: ServicePortId, port: number): boolean {
+    const { cluster, local } = this.#proxies.get(id)?.targets ?? {};
+    return cluster?.port === port || local?.port === port;
+  }
+
   /**
    * The process is about to end: new TCP connections are refused from here on, those that are open go on, and the rules
    * are left alone.
@@ -313,7 +318,9 @@ export class UserspaceDataplane implements Dataplane {
     if (retired.length === 0) return;
     this.#retired = [];
     const udpPorts = new Set<number>();
-    for (const one of retired) {
+    for (const [i, one] of retired.entries()) {
+      // Connections have their turn in between.
+      if (i % openAtOnce === openAtOnce - 1) await nextTurn();
       one.close();
       if (one.udp) udpPorts.add(one.target.port);
     }

@@ -65,6 +65,7 @@ function shrunkBefore(dataplane: Dataplane): Dataplane {
       shrunk = true;
       return dataplane.sync(request);
     },
+    ...(dataplane.relays === undefined ? {} : { relays: dataplane.relays.bind(dataplane) }),
     stop: () => dataplane.stop(),
   };
 }

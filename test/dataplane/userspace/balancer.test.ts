@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { Balancer } from '../../../src/dataplane/userspace/balancer.ts';
+import { Balancer, clientsMax } from '../../../src/dataplane/userspace/balancer.ts';
 import type { Route } from '../../../src/services/types.ts';
 import { makeRoute } from '../iptables/routes.ts';
 
@@ -99,6 +99,22 @@ test('affinity holds over both pools, where the endpoint may serve in both', () 
     assert.equal(outside, a);
     if (inside === a) assert.equal(one.pick('cluster', client, 0, false)?.key, a);
   }
+});
+
+test('a flood of clients makes those forgotten who have not come for the longest time', () => {
+  const one = balancer([a, b, c], 10_000);
+  const keptBy = (client: string): string | undefined => one.pick('cluster', client, 1, false)?.key;
+  one.pick('cluster', 'idle', 0, false);
+  const busy = keptBy('busy');
+  for (let i = 0; i < clientsMax; i++) {
+    one.pick('cluster', `flood ${i}`, 1, false);
+    if (i % 1000 === 0) assert.equal(keptBy('busy'), busy);
+  }
+  assert.ok(one.clients <= clientsMax);
+  assert.equal(keptBy('busy'), busy);
+  const { hits } = one;
+  one.pick('cluster', 'idle', 1, false);
+  assert.equal(one.hits, hits, 'not known any more');
 });
 
 test('affinity turned off forgets all clients', () => {
