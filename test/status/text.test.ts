@@ -297,6 +297,38 @@ test('what is not counted is said', () => {
   assert.deepEqual(noteLines(undefined, 'iptables'), []);
 });
 
+test('one Service: an endpoint that has counted nothing has 0, if endpoints are counted', () => {
+  const counters = {
+    source: 'nftables',
+    since: '',
+    read: '',
+    milliseconds: 0,
+    services: [],
+    endpoints: [],
+    refused: [],
+    masqueraded: [],
+    notes: [],
+  } as const;
+  const two = route('two', [endpoint('10.244.1.1')]);
+  assert.ok(routeLines(two, counters).includes('  0 connections counted'));
+  assert.doesNotMatch(routeLines(two, counters).join('\n'), /CONNECTIONS/);
+  const { id, family, namespace, service, portName: port, protocol } = web.port;
+  const other = {
+    id,
+    family,
+    namespace,
+    service,
+    port,
+    protocol,
+    endpoint: '10.244.1.5:8080',
+    pod: '',
+    connections: 3,
+  };
+  const lines = routeLines(two, { ...counters, endpoints: [other] });
+  assert.match(lines.at(-2) ?? '', / CONNECTIONS$/);
+  assert.match(lines.at(-1) ?? '', / 0$/);
+});
+
 test('text is broken between words, and names are shortened in the middle', () => {
   assert.deepEqual(wrap('one two three', 8), ['one two', '  three']);
   assert.deepEqual(wrap('much-longer-than-that', 8), ['much-longer-than-that']);

@@ -83,7 +83,7 @@ const emptiedMax = 20_000;
 
 export class IptablesCounts implements RuleCounts {
   readonly name = 'iptables';
-  readonly notes: readonly string[] = [];
+  readonly notes = ['With legacy iptables, what a replaced rule counted since the last reading is lost.'];
   readonly #iptables: () => Pick<Iptables, 'saveCounted'> | undefined;
   /** Chains (`TABLE CHAIN`) that were emptied since the last reading. */
   #emptied = new Set<string>();

@@ -187,9 +187,9 @@ export function routeLines(route: Route, counters: CountersDocument | undefined)
     lines.push(`  a client stays with its endpoint for ${duration(port.affinitySeconds * 1000)}`);
   if (port.healthCheckNodePort > 0) lines.push(`  health check at node port ${port.healthCheckNodePort}`);
   const mine = counters?.services.find(({ id, family }) => id === port.id && family === port.family);
-  if (mine !== undefined) {
-    const hits = mine.affinityHits === undefined ? '' : `, ${mine.affinityHits} of them by affinity`;
-    lines.push(`  ${count(mine.connections, 'connection')} counted${hits}`);
+  if (mine !== undefined || (counters !== undefined && counters.source !== 'none' && endpoints.length > 0)) {
+    const hits = mine?.affinityHits === undefined ? '' : `, ${mine.affinityHits} of them by affinity`;
+    lines.push(`  ${count(mine?.connections ?? 0, 'connection')} counted${hits}`);
   }
   for (const { id, family, reason, verdict, packets } of counters?.refused ?? []) {
     if (id !== port.id || family !== port.family || packets === 0) continue;
@@ -208,17 +208,11 @@ function endpointTable(route: Route, counters: CountersDocument | undefined): st
       .filter(({ id, family }) => id === port.id && family === port.family)
       .map(({ endpoint, connections }) => [endpoint, connections]),
   );
+  // Those of this service port may all be gone.
+  const counted = (counters?.endpoints.length ?? 0) > 0;
   const inside = new Set(listOf(route, route.internal).map(({ key }) => key));
   const outside = new Set((route.hasExternal ? listOf(route, route.external) : []).map(({ key }) => key));
-  const head: Row = [
-    'ENDPOINT',
-    'STATE',
-    'USED',
-    'NODE',
-    'ZONE',
-    'POD',
-    ...(counts.size > 0 ? ['CONNECTIONS'] : []),
-  ];
+  const head: Row = ['ENDPOINT', 'STATE', 'USED', 'NODE', 'ZONE', 'POD', ...(counted ? ['CONNECTIONS'] : [])];
   const rows = endpoints.map((endpoint): Row => {
     const used = [...(inside.has(endpoint.key) ? ['in'] : []), ...(outside.has(endpoint.key) ? ['out'] : [])];
     return [
@@ -228,7 +222,7 @@ function endpointTable(route: Route, counters: CountersDocument | undefined): st
       (endpoint.nodeName || '-') + (endpoint.isLocal ? '*' : ''),
       endpoint.zone || '-',
       endpoint.pod || '-',
-      ...(counts.size > 0 ? [String(counts.get(endpoint.key) ?? 0)] : []),
+      ...(counted ? [String(counts.get(endpoint.key) ?? 0)] : []),
     ];
   });
   return columns([head, ...rows], [6], '  ');
