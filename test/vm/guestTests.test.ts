@@ -33,7 +33,7 @@ describe('test files for the guest', { concurrency: 2 }, () => {
     test(`in a guest: ${share.join(', ')}`, async () => {
       const { code, output, said } = await runInVm(
         ['node', '--import', 'tsx', '--test', '--test-concurrency=1', '--test-reporter=spec', ...share],
-        { timeout: 1200 },
+        { timeout: 1400 },
       );
       assert.equal(code, 0, `${output}\n${said}`);
       const passed = Number(/^ℹ pass (\d+)$/m.exec(output)?.[1] ?? 0);

@@ -1,5 +1,6 @@
 /** The suite of counters in IPVS mode: in the guest, with routes in place of a cluster. */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, before, describe } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { silentLogger } from '../../../src/log/logger.ts';
@@ -21,8 +22,12 @@ import { connectFrom, Driver, Node, whyNoIpvs } from './guest.ts';
 const podCount = 8;
 const caller = `pod${podCount}`;
 const port = 9000;
-/** Milliseconds: IPVS adds its counters up every 2 s. */
-const estimation = 3000;
+
+/** Connections that IPVS has counted, as of when it last added up: every 2 s, for all virtual servers at once. */
+function counted(): number {
+  const [, , numbers = ''] = readFileSync('/proc/net/ip_vs_stats', 'latin1').split('\n');
+  return Number.parseInt(numbers.trim(), 16);
+}
 
 class GuestWorld implements CounterWorld {
   readonly answers = new Map<string, number>();
@@ -33,6 +38,8 @@ class GuestWorld implements CounterWorld {
   readonly #names = new Map<string, string[]>();
   readonly #counters: ServiceCounters;
   #now = 0;
+  /** What `counted` has to reach before a reading is whole. */
+  #due = 0;
 
   constructor() {
     this.#counters = new ServiceCounters({
@@ -48,6 +55,7 @@ class GuestWorld implements CounterWorld {
     this.node.serve({ kind: 'tcp', port });
     await this.driver.dataplane.start();
     await this.driver.to(this.#routes(), true);
+    this.#due = counted();
   }
 
   async play(step: Step): Promise<void> {
@@ -73,13 +81,15 @@ class GuestWorld implements CounterWorld {
       connection.close();
       assert.equal(greeting !== undefined, outcome === 'answered', `${from} to ${to}`);
       if (greeting === undefined) continue;
+      this.#due++;
       const name = this.#names.get(to)?.[Number(greeting.pod.slice('pod'.length)) - 1] ?? '';
       this.answers.set(`${to} ${name}`, (this.answers.get(`${to} ${name}`) ?? 0) + 1);
     }
   }
 
   async read(): Promise<CountersDocument> {
-    await sleep(estimation);
+    for (const deadline = Date.now() + 60_000; counted() < this.#due; await sleep(100))
+      assert.ok(Date.now() < deadline, `IPVS has counted ${counted()} of ${this.#due} connections`);
     return await this.#counters.read();
   }
 

@@ -19,7 +19,7 @@ import {
 import { inNamespace } from '../../support/namespace.ts';
 import { whyNoIpvs } from './guest.ts';
 
-it('switching to and from IPVS mode', { skip: whyNoIpvs(), timeout: 1_150_000 }, async (t) => {
+it('switching to and from IPVS mode', { skip: whyNoIpvs(), timeout: 1_350_000 }, async (t) => {
   const program = new Program();
   t.after(() => program.close());
   const runs = new FreshRuns(program, ['ipvs']);

@@ -9,7 +9,7 @@ import { difference, Program, setups, SwitchNode } from '../../proxy/support/swi
 import { whyNoIpvs } from './guest.ts';
 
 const title = 'switching between userspace mode without NAT and IPVS mode';
-it(title, { skip: whyNoIpvs(), timeout: 1_150_000 }, async (t) => {
+it(title, { skip: whyNoIpvs(), timeout: 1_350_000 }, async (t) => {
   const program = new Program();
   t.after(() => program.close());
   const runs = new FreshRuns(program, []);
