@@ -145,6 +145,8 @@ export class NftablesDataplane implements Dataplane {
     } catch (error) {
       this.#mirror = undefined;
       this.#deps.report({ kind: 'nftablesSyncFailure' });
+      // Somebody writes faster than tables can be compared: tried again sooner than after any other failure.
+      if (error instanceof ForeignChange && this.#repairs) this.#askForRepair(error.message);
       throw error;
     } finally {
       this.#syncing = false;
@@ -327,7 +329,11 @@ export class NftablesDataplane implements Dataplane {
     if (this.#drift !== undefined) return;
     this.#drift = change;
     // The sync that is on will see it, and starts again.
-    if (this.#syncing) return;
+    if (!this.#syncing) this.#askForRepair(change);
+  }
+
+  /** At once, if the last repair was long ago; else later and later, up to `repairDelayMax`. */
+  #askForRepair(change: string): void {
     const since = performance.now() - this.#lastRepair;
     this.#repairDelay =
       since > 10 * repairSpacing + this.#repairDelay

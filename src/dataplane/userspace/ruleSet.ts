@@ -135,6 +135,8 @@ interface FoundChain {
   count: number;
   /** The number of the first rule that is not the wanted one; 0 = none. */
   other: number;
+  /** That rule. */
+  text: string;
 }
 
 /**
@@ -175,10 +177,14 @@ export class SavedRules {
       const saved = this.tables.find((one) => one.table === table);
       for (const chain of chains[table]) {
         if (saved?.chains.has(chain) !== true) return `chain ${chain} of ${table} missing`;
-        const { count, other } = this.#found.get(`${table} ${chain}`) ?? { count: 0, other: 0 };
-        const wanted = this.#wanted?.get(`${table} ${chain}`)?.length ?? 0;
-        if (count !== wanted) return `chain ${chain} of ${table} has ${count} rules instead of ${wanted}`;
-        if (other > 0) return `rule ${other} of chain ${chain} of ${table} is another`;
+        const found = this.#found.get(`${table} ${chain}`) ?? { count: 0, other: 0, text: '' };
+        const { count, other, text } = found;
+        const wanted = this.#wanted?.get(`${table} ${chain}`) ?? [];
+        const where = `${chain} of ${table}`;
+        if (count < wanted.length)
+          return `rule of ${where} missing: ${wanted[other > 0 ? other - 1 : count]}`;
+        if (count > wanted.length) return `rule of ${where} is not ours: ${text}`;
+        if (other > 0) return `rule ${other} of ${where} is another: ${text}`;
       }
       const { missing, strange } = compareJumps(this.tables, jumps, table);
       const wrong = missing[0];
@@ -192,10 +198,12 @@ export class SavedRules {
   #compare(key: string, args: string): void {
     if (this.#wanted === undefined) return;
     let found = this.#found.get(key);
-    if (found === undefined) this.#found.set(key, (found = { count: 0, other: 0 }));
+    if (found === undefined) this.#found.set(key, (found = { count: 0, other: 0, text: '' }));
     const wanted = this.#wanted.get(key)?.[found.count++];
-    if (found.other > 0 || wanted === undefined) return;
-    if (canonicalRule(args) !== canonicalRule(wanted)) found.other = found.count;
+    if (found.other > 0) return;
+    if (wanted !== undefined && canonicalRule(args) === canonicalRule(wanted)) return;
+    found.other = found.count;
+    found.text = args;
   }
 }
 

@@ -1,6 +1,7 @@
 /** Changes of the table by others: who did what, how soon it is put back, and that it is left where nothing is to be repaired. */
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
+import type { Route } from '../../../src/services/types.ts';
 import { makeRoute, makeTable } from '../iptables/routes.ts';
 import { workedExample } from './examples.ts';
 import { World } from './harness.ts';
@@ -117,4 +118,32 @@ test('a table that is switched off, and a chain of ours that is changed, are tol
     const [change] = changes(world).slice(before);
     assert.ok(change?.startsWith(what), `${script}: ${change}`);
   }
+});
+
+test('while somebody writes faster than tables are compared, a repair is asked for again and again, and comes when it ends', async () => {
+  const world = makeWorld();
+  const driver = await world.start();
+  await driver.to(example, true);
+  const expected = listTable(world);
+  let isBusy = true;
+  /** Whoever goes through the routes, as a comparison does, finds the table changed meanwhile. */
+  class Disturbed extends Map<string, Route> {
+    override [Symbol.iterator](): MapIterator<[string, Route]> {
+      if (isBusy) world.nft('flush', 'map', 'ip', 'kube-proxy', 'endpoints');
+      if (isBusy) world.nft('add', 'set', 'ip', 'kube-proxy', `mine${writes++}`, '{ type mark; }');
+      return super[Symbol.iterator]();
+    }
+  }
+  let writes = 0;
+  let asked = 0;
+  world.onResync = () => void asked++;
+  const table = { ...example, routes: new Disturbed(example.routes) };
+  for (const round of [1, 2]) {
+    await assert.rejects(driver.to(table, true), /mine|endpoints/);
+    await until(() => asked >= round);
+  }
+  isBusy = false;
+  await driver.full();
+  assert.deepEqual(listTable(world), expected);
+  assert.ok(world.reports.some(({ kind }) => kind === 'repaired'));
 });

@@ -154,8 +154,15 @@ test('documents, and drift from them', () => {
   const broken: [string, RegExp][] = [
     [fresh.replace('-I PREROUTING -j KUBE-PORTALS-CONTAINER\n', ''), /rule of PREROUTING of nat missing/],
     [fresh.replace(':KUBE-PORTALS-REFUSE - [0:0]\n', ''), /chain KUBE-PORTALS-REFUSE of filter missing/],
-    [fresh.replace(/-A KUBE-PORTALS-HOST .*\n/, ''), /KUBE-PORTALS-HOST of nat has 2 rules instead of 3/],
-    [fresh.replace('41001', '41009'), /rule 1 of chain KUBE-/],
+    [
+      fresh.replace(/-A KUBE-PORTALS-HOST .*\n/, ''),
+      /^rule of KUBE-PORTALS-HOST of nat missing: .*--comment/,
+    ],
+    [
+      fresh.replace(/(-A KUBE-PORTALS-HOST .*\n)/, '$1-A KUBE-PORTALS-HOST -s 192.0.2.1/32 -j RETURN\n'),
+      /^rule of KUBE-PORTALS-HOST of nat is not ours: -s 192\.0\.2\.1\/32 -j RETURN$/,
+    ],
+    [fresh.replace('41001', '41009'), /^rule 1 of KUBE-[A-Z-]+ of nat is another: .*41009/],
     [fresh.replace('COMMIT', '-A OUTPUT -j KUBE-PORTALS-HOST\nCOMMIT'), /is not ours/],
   ];
   for (const [text, what] of broken) assert.match(drift(text) ?? '', what);
