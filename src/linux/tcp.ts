@@ -35,8 +35,8 @@ const SHUT_WR = 1;
 export const EAGAIN = 11;
 export const EINTR = 4;
 export const EINPROGRESS = 115;
-/** ENFILE, EMFILE, ENOMEM, ENOBUFS: this process or the machine has no more sockets to give. */
-export const shortages: ReadonlySet<number> = new Set([23, 24, 12, 105]);
+/** ENFILE, EMFILE, ENOMEM, ENOBUFS, and ENOSPC of epoll: this process or the machine has no more sockets to give. */
+export const shortages: ReadonlySet<number> = new Set([23, 24, 12, 105, 28]);
 /** A flag of `send`: no signal where the other side is gone. */
 export const MSG_NOSIGNAL = 0x4000;
 

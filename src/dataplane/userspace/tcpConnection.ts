@@ -70,9 +70,12 @@ export class TcpConnection implements Peer, Watcher {
       }
       this.#attempt++;
       if (!this.#context.mayDial(endpoint, 'TCP')) continue;
+      let fd = -1;
       try {
-        this.#dialling = connectTcp(endpoint.ip, endpoint.port);
+        fd = connectTcp(endpoint.ip, endpoint.port);
+        watchDescriptor(fd, EPOLLOUT, this);
       } catch (error) {
+        if (fd >= 0) closeDescriptor(fd);
         if (error instanceof SystemCallError && shortages.has(error.errno)) {
           this.#context.sockets.full(error.message);
           this.#refuse('socket_limit');
@@ -81,7 +84,7 @@ export class TcpConnection implements Peer, Watcher {
         // No route, or no port left: as if the endpoint had refused.
         continue;
       }
-      watchDescriptor(this.#dialling, EPOLLOUT, this);
+      this.#dialling = fd;
       this.deadline = performance.now() + timeout;
       this.late = false;
       awaitDial(this, this.#attempt - 1);

@@ -87,7 +87,17 @@ export class TcpListener implements Listener, Watcher {
       resetTcp(client);
       return;
     }
-    const connection = new TcpConnection(client, this, this.#context, this.#chooser);
+    let connection: TcpConnection;
+    try {
+      connection = new TcpConnection(client, this, this.#context, this.#chooser);
+    } catch (error) {
+      // It cannot be watched: epoll has a limit of its own (fs.epoll.max_user_watches).
+      this.#context.sockets.give(2);
+      this.#context.refused('socket_limit');
+      this.#context.sockets.full(error instanceof Error ? error.message : String(error));
+      resetTcp(client);
+      return;
+    }
     this.#connections.add(connection);
     connection.dial();
   }

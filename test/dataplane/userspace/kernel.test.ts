@@ -12,6 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { fileURLToPath } from 'node:url';
 import type { Family } from '../../../src/api/objects.ts';
+import { ConntrackReconciler } from '../../../src/conntrack/reconciler.ts';
 import type { Dataplane, DataplaneReport } from '../../../src/dataplane/dataplane.ts';
 import { cleanup } from '../../../src/dataplane/userspace/cleanup.ts';
 import { DirectDataplane } from '../../../src/dataplane/userspace/directDataplane.ts';
@@ -381,6 +382,40 @@ function kernelTests(): void {
       await killed.dataplane.stop();
       await next.dataplane.stop();
     }
+  });
+
+  test('a UDP client whose endpoint stays keeps its flow when another endpoint leaves', async () => {
+    const { dataplane, to } = world('IPv4', 'iptables-nft');
+    assert.ok(dataplane instanceof UserspaceDataplane);
+    await dataplane.start();
+    const both = web('IPv4', [endpoint('IPv4', 0), endpoint('IPv4', 1)], 'UDP');
+    await to([both], true);
+    assert.match(await askUDP(vip.IPv4, 80), /^pod/);
+    const one = web('IPv4', [endpoint('IPv4', 0)], 'UDP');
+    await to([one]);
+    assert.match(await askUDP(vip.IPv4, 80), /^pod/);
+    const clean = async (relays?: (id: string, port: number) => boolean): Promise<number> => {
+      const conntrack = new ConntrackReconciler({
+        family: 'IPv4',
+        log: silentLogger,
+        onMetrics: () => undefined,
+      });
+      const table = makeTable([one]);
+      const { deleted } = await conntrack.afterSync({
+        table,
+        changes: changesBetween(table, table),
+        serviceCIDRs: ['10.96.0.0/16'],
+        localAddresses: ['192.0.2.10'],
+        restart: true,
+        relays,
+      });
+      conntrack.close();
+      return deleted;
+    };
+    assert.equal(await clean((id, port) => dataplane.relays(id, port)), 0);
+    assert.ok((await clean()) > 0, 'there were flows');
+    await dataplane.stop();
+    await cleanUp();
   });
 
   test('a planned end: new connections are refused, open ones go on', async () => {
