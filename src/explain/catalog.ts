@@ -111,9 +111,15 @@ export class Catalog {
 
   /** By its name, or the beginning of it if only one Pod has it. */
   podNamed(namespace: string, name: string): PodInfo | undefined {
-    const wanted = `Pod ${namespace}/${name}`;
-    const near = this.pods.filter((pod) => pod.name.startsWith(wanted) && pod.ips.length > 0);
-    return near.find((pod) => pod.name === wanted) ?? (near.length === 1 ? near[0] : undefined);
+    const near = this.podsLike(namespace, name);
+    return (
+      near.find((pod) => pod.name === `Pod ${namespace}/${name}`) ?? (near.length === 1 ? near[0] : undefined)
+    );
+  }
+
+  /** Those with an address whose names begin so. */
+  podsLike(namespace: string, name: string): PodInfo[] {
+    return this.pods.filter((pod) => pod.name.startsWith(`Pod ${namespace}/${name}`) && pod.ips.length > 0);
   }
 
   /** The Node that has the address, as its Node object says. */

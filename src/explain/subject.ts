@@ -6,6 +6,7 @@ import { canonicalIP, familyOf, isLoopback } from '../services/ip.ts';
 import type { RoutingTable } from '../services/types.ts';
 import { endpointsOfPod } from './podAddresses.ts';
 import type { Catalog, PodInfo, ServiceInfo } from './catalog.ts';
+import { list } from './findings/words.ts';
 import { nearSender } from './typed.ts';
 import { formatPlace, type Origin, type Packet } from './packet.ts';
 import type { World } from './world.ts';
@@ -181,6 +182,9 @@ function ofMachine(
   const pod = isPod && name !== undefined ? catalog?.podNamed(name.namespace, name.name) : undefined;
   const node = isPod ? undefined : catalog?.nodeNamed(rest);
   if (kind === '' && node === undefined) return undefined;
+  const like = isPod && name !== undefined ? (catalog?.podsLike(name.namespace, name.name) ?? []) : [];
+  if (name !== undefined && pod === undefined && like.length > 1)
+    throw severalPods('--to', `${name.namespace}/${name.name}`, like);
   const ips = pod?.ips ?? node?.addresses.flatMap(({ address }) => canonicalIP(address) ?? []) ?? [];
   const address = ips.find((ip) => family === undefined || familyOf(ip) === family);
   if (address === undefined)
@@ -299,6 +303,13 @@ export function findOrigin(
   throw noSuchPod(namespace, name, family, catalog);
 }
 
+function severalPods(flag: string, name: string, pods: readonly PodInfo[]): Error {
+  const all = pods.map((pod) => pod.name.replace(/^Pod /, ''));
+  return new Error(
+    `${flag}: ${pods.length} Pods have names that begin with ${name}: ${list(all)}; say which one`,
+  );
+}
+
 /** @param word `node/NAME` */
 export function noSuchNode(word: string, catalog: Catalog | undefined): Error {
   const name = word.replace(/^node\//, '');
@@ -324,6 +335,8 @@ export function noSuchPod(
     return new Error(
       `--from: Pod ${namespace}/${name} has no address yet${there.phase === '' ? '' : ` (${there.phase})`}: it sends nothing`,
     );
+  const like = catalog?.podsLike(namespace, name) ?? [];
+  if (there === undefined && like.length > 1) return severalPods('--from', `${namespace}/${name}`, like);
   if (there !== undefined && family !== undefined)
     return new Error(
       `--from: Pod ${namespace}/${name} has no ${family} address, only ${there.ips.join(', ')}: it cannot dial an ${family} address at all. Dial the Service's other address, if it has one (spec.ipFamilyPolicy: PreferDualStack), or give the Pods ${family} addresses`,

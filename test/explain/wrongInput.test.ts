@@ -44,6 +44,12 @@ const mistakes: readonly (readonly [argv: readonly string[], code: number, messa
   [['frontend', '10.96.1.0:http'], 2, /an address has ports by number only/],
   [['frontend', 'ftp://api'], 2, /which port is ftp\?/],
   [['frontend', 'pod/frontend'], 2, /which port of pod\/frontend\? Write 10\.244\./],
+  [
+    ['api-', 'api'],
+    1,
+    /2 Pods have names that begin with default\/api-: default\/api-\S+ and default\/api-\S+; say/,
+  ],
+  [['frontend', 'pod/api-:80'], 1, /--to: 2 Pods have names that begin with default\/api-/],
   [['frontend', 'pod/nobody:80'], 1, /there is no Pod nobody among the objects/],
   [['frontend', 'api:80/udp', '--proto', 'tcp'], 2, /says udp, and --proto says tcp/],
   [

@@ -130,6 +130,18 @@ class Reader {
         'The API server does not show Pods to these credentials: their labels and ports are not known. Give a --kubeconfig that may list Pods, or add -f - with the output of kubectl get pods,services,endpointslices,nodes -A -o yaml.',
       );
     }
+    // A word that names no Pod and no Service may name a Node.
+    const isService = (name: string): boolean =>
+      cluster.services.some(({ meta }) => `${meta.namespace}/${meta.name}` === name) ||
+      services.some(
+        ({ metadata }) => name === `${text(map(metadata)['namespace'])}/${text(map(metadata)['name'])}`,
+      );
+    const isStrange =
+      (pod !== undefined &&
+        !question.from.includes('/') &&
+        ![...pods.keys()].some((key) => key.startsWith(`default/${pod.name}`))) ||
+      (named !== undefined && !question.to.includes('/') && !isService(`default/${named.service}`));
+    if (isStrange && nodes.length === 0) nodes.push(...(await this.#list('/api/v1/nodes')));
     const objects = [
       ...services.flatMap((value) => this.#decoded('Service', value)),
       ...slices.flatMap((value) => this.#decoded('EndpointSlice', value)),
