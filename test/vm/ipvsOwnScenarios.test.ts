@@ -1,7 +1,7 @@
 /**
  * Scenarios of our own in IPVS mode. What the mode does otherwise than iptables mode is in the files, under `ipvs:`. All of
- * them take a quarter of an hour on a quiet machine: here are those that are quick or differ; POINTSMAN_ALL_SCENARIOS=1
- * plays all.
+ * them are too many for every run of the suite: here are those that are quick or differ, each kind of difference once;
+ * POINTSMAN_ALL_SCENARIOS=1 plays all.
  */
 import { readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
