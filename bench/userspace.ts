@@ -8,7 +8,6 @@
  * each connection, those that come and go included.
  */
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { PerformanceObserver } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -32,6 +31,7 @@ import { collectAlone, shrinkHeap } from '../src/proxy/heap.ts';
 import { processSockets } from '../src/proxy/socketBudget.ts';
 import type { Frontend, Route } from '../src/services/types.ts';
 import { endpoint, route as routeOf } from '../test/status/support/routes.ts';
+import { watchLag } from './lag.ts';
 
 const nodeIP = '10.0.0.1';
 /** So many that ports do not run out for connections that have just ended. */
@@ -64,28 +64,6 @@ function route(): Route {
 
 const megabytes = (bytes: number): number => Math.round(bytes / 2 ** 20);
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
-
-/** Nanoseconds that this thread was ready to run while others had the CPU (Documentation/scheduler/sched-stats). */
-function waitedForCpu(): number {
-  return Number(readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ')[1]);
-}
-
-/** The longest time, in milliseconds, between two turns of a timer of 2 ms: in all, and without waiting for a CPU. */
-function watchLag(): { own: number; all: number } {
-  const lag = { own: 0, all: 0 };
-  let at = performance.now();
-  let waited = waitedForCpu();
-  setInterval(() => {
-    const now = performance.now();
-    const nowWaited = waitedForCpu();
-    const late = now - at - 2;
-    lag.all = Math.max(lag.all, late);
-    lag.own = Math.max(lag.own, late - (nowWaited - waited) / 1e6);
-    at = now;
-    waited = nowWaited;
-  }, 2);
-  return lag;
-}
 
 async function proxy(): Promise<void> {
   // As the mode does.
@@ -129,7 +107,7 @@ async function proxy(): Promise<void> {
   });
   // As the daemon does after its first sync.
   shrinkHeap();
-  const lag = watchLag();
+  const lag = watchLag(2);
   let longestCollection = 0;
   let kind = 0;
   new PerformanceObserver((list) => {
@@ -151,16 +129,16 @@ async function proxy(): Promise<void> {
     const share = ((used.user + used.system) / 1000 / wall) * 100;
     const { rss, heapUsed } = process.memoryUsage();
     say(
-      `proxy: ${sockets.open} sockets, ${refused} refused, cpu ${share.toFixed(0)} %, rss ${megabytes(rss)} MB, heap ${megabytes(heapUsed)} MB, event loop held up ${lag.own.toFixed(1)} ms at the longest (${lag.all.toFixed(1)} ms with waiting for a CPU), longest collection ${longestCollection.toFixed(1)} ms (kind ${kind})`,
+      `proxy: ${sockets.open} sockets, ${refused} refused, cpu ${share.toFixed(0)} %, rss ${megabytes(rss)} MB, heap ${megabytes(heapUsed)} MB, event loop held up ${lag.longest.own.toFixed(1)} ms at the longest (${lag.longest.all.toFixed(1)} ms with waiting for a CPU), longest collection ${longestCollection.toFixed(1)} ms (kind ${kind})`,
     );
     if (loaded) {
-      own = Math.max(own, lag.own);
-      all = Math.max(all, lag.all);
+      own = Math.max(own, lag.longest.own);
+      all = Math.max(all, lag.longest.all);
       sizes.push(megabytes(rss));
       shares.push(share);
     }
     loaded ||= sockets.open >= 2 * hold;
-    lag.own = lag.all = 0;
+    lag.reset();
     longestCollection = 0;
     cpu = process.cpuUsage();
     at = performance.now();

@@ -6,7 +6,7 @@
  *   node --import tsx bench/userspaceLoad.ts [--program iptables-nft|iptables-legacy] [--changes 20] [--ballast 40] [--fork] [--direct] N M
  */
 import { spawnSync } from 'node:child_process';
-import { readFileSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -20,6 +20,7 @@ import { collectAlone } from '../src/proxy/heap.ts';
 import { processSockets } from '../src/proxy/socketBudget.ts';
 import type { Route } from '../src/services/types.ts';
 import { changesBetween, ipv4Options, makeRoute, makeTable } from '../test/dataplane/iptables/routes.ts';
+import { watchLag } from './lag.ts';
 
 const { values, positionals } = parseArgs({
   options: {
@@ -61,37 +62,18 @@ function routeOf(i: number, moved = 0): Route {
   });
 }
 
-/** Nanoseconds that this thread has run, and has been ready to while others had the CPU (Documentation/scheduler/sched-stats). */
-function threadTimes(): { ran: number; waited: number } {
-  const [ran, waited] = readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ').map(Number);
-  return { ran: ran ?? NaN, waited: waited ?? NaN };
-}
-
-/** The longest time, in milliseconds, between two turns of a timer of 1 ms: in all, without waiting for a CPU, on the CPU. */
-const lag = { cpu: 0, own: 0, all: 0 };
-let at = performance.now();
-let before = threadTimes();
-setInterval(() => {
-  const now = performance.now();
-  const times = threadTimes();
-  const late = now - at - 1;
-  lag.all = Math.max(lag.all, late);
-  lag.own = Math.max(lag.own, late - (times.waited - before.waited) / 1e6);
-  lag.cpu = Math.max(lag.cpu, (times.ran - before.ran) / 1e6);
-  at = now;
-  before = times;
-}, 1).unref();
+const lag = watchLag(1);
 
 async function timed(what: string, work: () => Promise<unknown>): Promise<void> {
   await sleep(50);
-  lag.cpu = lag.own = lag.all = 0;
+  lag.reset();
   const begin = performance.now();
   await work();
   const took = performance.now() - begin;
   await sleep(50);
   const rss = Math.round(process.memoryUsage().rss / 2 ** 20);
   process.stdout.write(
-    `${what.padEnd(44)} ${took.toFixed(0).padStart(6)} ms; held up: CPU ${lag.cpu.toFixed(1)} ms, own ${lag.own.toFixed(1)} ms, with waiting for a CPU ${lag.all.toFixed(1)} ms; rss ${rss} MB\n`,
+    `${what.padEnd(44)} ${took.toFixed(0).padStart(6)} ms; held up: CPU ${lag.longest.cpu.toFixed(1)} ms, own ${lag.longest.own.toFixed(1)} ms, with waiting for a CPU ${lag.longest.all.toFixed(1)} ms; rss ${rss} MB\n`,
   );
 }
 

@@ -7,7 +7,6 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -17,6 +16,7 @@ import { silentLogger } from '../src/log/logger.ts';
 import { collectAlone } from '../src/proxy/heap.ts';
 import { processSockets } from '../src/proxy/socketBudget.ts';
 import { makeEndpoint } from '../test/dataplane/iptables/routes.ts';
+import { watchLag } from './lag.ts';
 
 const { values } = parseArgs({
   options: {
@@ -32,11 +32,6 @@ const endpoint = { host: '127.0.0.2', port: 5300 } as const;
 const proxyAddress = { host: '127.0.0.1', port: 53 } as const;
 const payload = Buffer.alloc(64, 'x');
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
-
-/** Nanoseconds that this thread was ready to run while others had the CPU (Documentation/scheduler/sched-stats). */
-function waitedForCpu(): number {
-  return Number(readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ')[1]);
-}
 
 async function proxy(): Promise<void> {
   collectAlone();
@@ -55,29 +50,18 @@ async function proxy(): Promise<void> {
     choose: () => one,
     forget: () => undefined,
   });
-  const lag = { own: 0, all: 0 };
-  let at = performance.now();
-  let waited = waitedForCpu();
-  setInterval(() => {
-    const now = performance.now();
-    const nowWaited = waitedForCpu();
-    const late = now - at - 2;
-    lag.all = Math.max(lag.all, late);
-    lag.own = Math.max(lag.own, late - (nowWaited - waited) / 1e6);
-    at = now;
-    waited = nowWaited;
-  }, 2);
+  const lag = watchLag(2);
   let cpu = process.cpuUsage();
   let last = performance.now();
   const report = (): void => {
     const used = process.cpuUsage(cpu);
     const share = ((used.user + used.system) / 10 / (performance.now() - last)).toFixed(0);
     say(
-      `proxy: ${listener.sessions} sessions, ${refused} refused, cpu ${share} %, rss ${(process.memoryUsage().rss / 2 ** 20).toFixed(0)} MB, event loop held up ${lag.own.toFixed(1)} ms at the longest (${lag.all.toFixed(1)} ms with waiting for a CPU)`,
+      `proxy: ${listener.sessions} sessions, ${refused} refused, cpu ${share} %, rss ${(process.memoryUsage().rss / 2 ** 20).toFixed(0)} MB, event loop held up ${lag.longest.own.toFixed(1)} ms at the longest (${lag.longest.all.toFixed(1)} ms with waiting for a CPU)`,
     );
     cpu = process.cpuUsage();
     last = performance.now();
-    lag.own = lag.all = 0;
+    lag.reset();
   };
   setInterval(report, 5000);
   process.once('SIGUSR2', () => {
