@@ -1,7 +1,7 @@
 /** New flows for as long as rules change, and what is counted of them. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { text } from 'node:stream/consumers';
+import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Reading } from '../../src/dataplane/counts.ts';
 import type { Route } from '../../src/services/types.ts';
@@ -12,12 +12,20 @@ import { makeRoute } from './iptables/routes.ts';
 /** Every flow needs a source port of its own: one that is used again would be the flow of before. */
 const flowsMax = 40_000;
 
-/** New UDP flows to port 53 of the address, ten every few milliseconds, until `stop`, which says how many it were. */
-function startFlows(namespace: string, address: string): { stop(): Promise<number> } {
+/** So few say nothing. */
+const flowsMin = 500;
+
+/**
+ * New UDP flows to port 53 of the address, ten every few milliseconds, until `stop`, which says how many it were.
+ * Resolves when they have begun.
+ */
+async function startFlows(namespace: string, address: string): Promise<{ stop(): Promise<number> }> {
   const script = `
     const { createSocket } = require('node:dgram');
     let sent = 0;
+    let ending = false;
     const timer = setInterval(() => {
+      if (ending && sent >= ${flowsMin}) return clearInterval(timer);
       for (let i = 0; i < 10 && sent < ${flowsMax}; i++, sent++) {
         const socket = createSocket('udp4');
         const port = 20000 + sent;
@@ -25,16 +33,21 @@ function startFlows(namespace: string, address: string): { stop(): Promise<numbe
       }
     }, 4);
     process.stdin.resume();
-    process.stdin.once('end', () => clearInterval(timer));
-    process.once('exit', () => console.log(sent));`;
+    process.stdin.once('end', () => (ending = true));
+    process.once('exit', () => console.log(sent));
+    console.log('begun');`;
   const child = spawn('ip', ['netns', 'exec', namespace, process.execPath, '-e', script], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
-  const said = text(child.stdout);
+  let said = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (said += text));
+  const ended = once(child, 'close');
+  await Promise.race([once(child.stdout, 'data'), ended]);
   return {
     async stop() {
       child.stdin.end();
-      return Number(await said);
+      await ended;
+      return Number(said.trim().split('\n').at(-1));
     },
   };
 }
@@ -74,7 +87,7 @@ export async function countFlows(
   world: CountedWorld,
 ): Promise<{ readonly counts: CounterAccumulator; readonly flows: number }> {
   const counts = new CounterAccumulator('IPv4', true);
-  const flows = startFlows(world.namespace, '10.96.0.10');
+  const flows = await startFlows(world.namespace, '10.96.0.10');
   const changes = { over: false };
   const changing = (async () => {
     try {
@@ -109,6 +122,6 @@ export function sumOf(counts: CounterAccumulator, kind: string): number {
 
 /** Never twice; a packet that is looked up on another processor while its counter's last word is said is lost. */
 export function countedOnce(counted: number, flows: number): void {
-  assert.ok(flows > 100, `${flows} flows`);
+  assert.ok(flows >= flowsMin, `${flows} flows`);
   assert.ok(counted <= flows && counted >= flows - Math.max(5, flows / 100), `${counted} of ${flows}`);
 }

@@ -276,16 +276,17 @@ test('top: in 80 columns a long name leaves room for the numbers, and a note is 
   assert.ok(lines.join(' ').replaceAll(/ +/g, ' ').includes(note));
 });
 
+const none = {
+  since: '',
+  read: '',
+  milliseconds: 0,
+  services: [],
+  endpoints: [],
+  refused: [],
+  masqueraded: [],
+};
+
 test('what is not counted is said', () => {
-  const none = {
-    since: '',
-    read: '',
-    milliseconds: 0,
-    services: [],
-    endpoints: [],
-    refused: [],
-    masqueraded: [],
-  };
   assert.deepEqual(noteLines({ ...none, source: 'none', notes: [] }, 'nftables'), [
     'Note: nftables mode counts connections with --service-counters=services or',
     '  endpoints.',
@@ -298,17 +299,7 @@ test('what is not counted is said', () => {
 });
 
 test('one Service: an endpoint that has counted nothing has 0, if endpoints are counted', () => {
-  const counters = {
-    source: 'nftables',
-    since: '',
-    read: '',
-    milliseconds: 0,
-    services: [],
-    endpoints: [],
-    refused: [],
-    masqueraded: [],
-    notes: [],
-  } as const;
+  const counters = { ...none, source: 'nftables', notes: [] } as const;
   const two = route('two', [endpoint('10.244.1.1')]);
   assert.ok(routeLines(two, counters).includes('  0 connections counted'));
   assert.doesNotMatch(routeLines(two, counters).join('\n'), /CONNECTIONS/);

@@ -33,10 +33,6 @@ export function ownedChains(route: Route): Chains {
   return chains;
 }
 
-export function addOwners(owners: Map<string, ChainOwner>, route: Route): void {
-  for (const [chain, owner] of ownedChains(route)) owners.set(chain, owner);
-}
-
 const refusing: ReadonlySet<string> = new Set([servicesChain, externalServicesChain, proxyFirewallChain]);
 
 /**

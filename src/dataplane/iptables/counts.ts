@@ -7,13 +7,13 @@
 import type { Iptables } from '../../linux/iptables/iptables.ts';
 import type { ChangeSet, RoutingTable } from '../../services/types.ts';
 import { countedRule, type CounterSource, type Meaning, type Reading } from '../counts.ts';
-import { addOwners, refusalOf, type ChainOwner } from './counterMeaning.ts';
+import { ownedChains, refusalOf, type ChainOwner } from './counterMeaning.ts';
 import { postroutingChain } from './names.ts';
 
 /** The counters of the mode, and what they have to be told. */
 export interface RuleCounts extends CounterSource {
   /** A sync begins: rules of these are about to be replaced. */
-  changing(changes: ChangeSet): void;
+  changing(changes: ChangeSet, table: RoutingTable): void;
   /** Runs `write`, which gives the document to the kernel. */
   writing(document: string | Iterable<string>, write: () => Promise<void>): Promise<void>;
   /** The sync was good. */
@@ -32,7 +32,8 @@ export class IptablesCounterReader {
   /** @param emptied chains (`TABLE CHAIN`) whose rules were written anew since the reading before */
   constructor(table: RoutingTable, emptied: ReadonlySet<string> = new Set()) {
     this.#emptied = emptied;
-    for (const route of table.routes.values()) addOwners(this.#owners, route);
+    for (const route of table.routes.values())
+      for (const [chain, owner] of ownedChains(route)) this.#owners.set(chain, owner);
   }
 
   line(line: string): void {

@@ -145,7 +145,7 @@ export class IptablesDataplane implements Dataplane {
     const monitor = this.#monitor;
     if (iptables === undefined || monitor === undefined) throw new Error('iptables mode: sync before start');
     const { counters } = this;
-    counters.changing(request.changes);
+    counters.changing(request.changes, request.table);
     const full = await this.#sync(iptables, monitor, request);
     counters.changed();
     return { full };

@@ -13,7 +13,7 @@ import { familyNumber } from '../../linux/netlink/nftables/objects.ts';
 import { NETLINK_NETFILTER, NetlinkSocket, type NetlinkSocketOptions } from '../../linux/netlink/socket.ts';
 import type { ChangeSet, Route, RoutingTable } from '../../services/types.ts';
 import type { Meaning, Reading } from '../counts.ts';
-import { addOwners, countingChain, ownedChains, refusalOf, type ChainOwner } from './counterMeaning.ts';
+import { countingChain, ownedChains, refusalOf, type ChainOwner } from './counterMeaning.ts';
 import type { RuleCounts } from './counts.ts';
 import {
   externalServicesChain,
@@ -37,8 +37,7 @@ const sharedChains = [
   ['filter', proxyFirewallChain],
   ['filter', firewallChain],
 ] as const;
-const nobody: ReadonlyMap<string, ChainOwner> = new Map();
-const none = (): void => undefined;
+const nobody = (): undefined => undefined;
 /** Kept at most while nobody reads; then the older half is lost. */
 const lastWordsMax = 20_000;
 const protocols: Readonly<Record<number, Protocol>> = { 6: 'TCP', 17: 'UDP', 132: 'SCTP' };
@@ -62,8 +61,11 @@ export class NftCounts implements RuleCounts {
   #events: NetlinkSocket | undefined;
   /** Routes whose rules a sync under way replaces, as they were. */
   #replaced: Route[] = [];
+  /** As the rules are, or are about to be: of rules that a full sync writes anew, or that somebody else removes. */
+  #table: RoutingTable | undefined;
   /** Chains of their endpoints; undefined until a rule that goes has counted something. */
-  #owners: Map<string, ChainOwner> | undefined;
+  #ownersOfReplaced: Map<string, ChainOwner> | undefined;
+  #ownersOfTable: Map<string, ChainOwner> | undefined;
   #lastWords: Reading[] = [];
 
   constructor(options: NftCountsOptions) {
@@ -72,10 +74,11 @@ export class NftCounts implements RuleCounts {
     this.#family = options.family === 'IPv6' ? 'ip6' : 'ip';
   }
 
-  changing({ changes }: ChangeSet): void {
+  changing({ changes }: ChangeSet, table: RoutingTable): void {
+    this.#table = table;
+    this.#forgetOwners();
     if (this.#events === undefined) return;
     for (const { before } of changes) if (before !== undefined) this.#replaced.push(before);
-    this.#owners = undefined;
   }
 
   async writing(_document: string | Iterable<string>, write: () => Promise<void>): Promise<void> {
@@ -88,7 +91,7 @@ export class NftCounts implements RuleCounts {
     if (this.#events === undefined) return this.#listen();
     this.#hear();
     this.#replaced = [];
-    this.#owners = undefined;
+    this.#forgetOwners();
   }
 
   async read(table: RoutingTable): Promise<Reading[]> {
@@ -102,6 +105,7 @@ export class NftCounts implements RuleCounts {
       socket.close();
     }
     this.#hear();
+    this.#forgetOwners();
     for (const word of this.#lastWords) readings.push(word);
     this.#lastWords = [];
     return readings;
@@ -139,7 +143,7 @@ export class NftCounts implements RuleCounts {
 
   #readChain(socket: NetlinkSocket, chain: string, take: (rule: NftRule) => void): void {
     this.#ask(socket, 'nat', chain);
-    socket.dump('list rules of a chain', (message) => takeRule(message, take), none);
+    socket.dump('list rules of a chain', (message) => takeRule(message, take), nobody);
   }
 
   /** Of all Services: there may be many rules. */
@@ -158,7 +162,7 @@ export class NftCounts implements RuleCounts {
           const meaning = meaningOf(rule, nobody);
           if (meaning !== undefined) readings.push(readingOf(rule, meaning));
         }),
-      none,
+      nobody,
     );
   }
 
@@ -193,19 +197,30 @@ export class NftCounts implements RuleCounts {
     if (message.type !== deletedRule || message.bytes[message.start] !== familyNumber(this.#family)) return;
     const rule = readNftRule(message, countingChain);
     if (rule === undefined || rule.packets === 0) return;
-    const meaning = meaningOf(rule, this.#ownersOfReplaced());
+    const meaning = meaningOf(rule, this.#ownerOf);
     if (meaning === undefined) return;
     this.#lastWords.push({ ...readingOf(rule, meaning), last: true });
     if (this.#lastWords.length > lastWordsMax) this.#lastWords.splice(0, lastWordsMax / 2);
   }
 
-  #ownersOfReplaced(): ReadonlyMap<string, ChainOwner> {
-    if (this.#owners === undefined) {
-      this.#owners = new Map();
-      for (const route of this.#replaced) addOwners(this.#owners, route);
-    }
-    return this.#owners;
+  readonly #ownerOf = (chain: string): ChainOwner | undefined => {
+    this.#ownersOfReplaced ??= ownersIn(this.#replaced);
+    const owner = this.#ownersOfReplaced.get(chain);
+    if (owner !== undefined || this.#table === undefined) return owner;
+    this.#ownersOfTable ??= ownersIn(this.#table.routes.values());
+    return this.#ownersOfTable.get(chain);
+  };
+
+  #forgetOwners(): void {
+    this.#ownersOfReplaced = undefined;
+    this.#ownersOfTable = undefined;
   }
+}
+
+function ownersIn(routes: Iterable<Route>): Map<string, ChainOwner> {
+  const owners = new Map<string, ChainOwner>();
+  for (const route of routes) for (const [chain, owner] of ownedChains(route)) owners.set(chain, owner);
+  return owners;
 }
 
 function takeRule(message: Message, take: (rule: NftRule) => void): void {
@@ -217,7 +232,7 @@ function readingOf({ table, handle, packets }: NftRule, meaning: Meaning): Readi
   return { rule: `${table} ${handle}`, meaning, packets };
 }
 
-function meaningOf(rule: NftRule, owners: ReadonlyMap<string, ChainOwner>): Meaning | undefined {
+function meaningOf(rule: NftRule, ownerOf: (chain: string) => ChainOwner | undefined): Meaning | undefined {
   const { table, chain, target, jump, comment } = rule;
   if (table === 'filter') {
     if (target !== 'REJECT' && target !== 'DROP') return undefined;
@@ -226,10 +241,10 @@ function meaningOf(rule: NftRule, owners: ReadonlyMap<string, ChainOwner>): Mean
   }
   if (chain === postroutingChain) return target === 'MASQUERADE' ? { kind: 'masqueraded' } : undefined;
   if (target === 'DNAT') {
-    const owner = owners.get(chain);
+    const owner = ownerOf(chain);
     return owner === undefined ? undefined : { kind: 'endpoint', ...owner };
   }
   if (!rule.recent || jump === '') return undefined;
-  const owner = owners.get(jump);
+  const owner = ownerOf(jump);
   return owner === undefined ? undefined : { kind: 'affinity', id: owner.id };
 }

@@ -1,6 +1,7 @@
 /** Rules in nf_tables: every first packet is counted once, whatever happens to the rules that count it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { IptablesDataplane } from '../../../src/dataplane/iptables/iptablesDataplane.ts';
 import type { CounterAccumulator } from '../../../src/status/counters/accumulate.ts';
 import { NetlinkSocket } from '../../../src/linux/netlink/socket.ts';
@@ -89,6 +90,22 @@ test('refusals: what the rule counted that goes with the first endpoint is kept'
     const refused = sumOf(counts, 'refused');
     assert.ok(refused > 0, 'some were refused');
     countedOnce(refused + sumOf(counts, 'endpoint'), flows);
+  });
+});
+
+test('what rules have counted that somebody else removes is kept', async () => {
+  await counting('endpoints', async ({ world, dataplane, driver }) => {
+    await driver.to(makeTable([dns([1, 2, 3])]), true);
+    const { counts, flows } = await countFlows({
+      namespace: world.namespace,
+      rounds: 10,
+      step: () => sleep(50),
+      read: () => Promise.resolve([]),
+    });
+    for (const key of Object.keys(world.rules()))
+      if (key.startsWith('nat KUBE-SEP-')) world.iptables(`-t nat -F ${key.slice('nat '.length)}`);
+    counts.take(await dataplane.counters.read(driver.table));
+    countedOnce(sumOf(counts, 'endpoint'), flows);
   });
 });
 
