@@ -101,7 +101,7 @@ test('the program is told how it was called, by its bare name where PATH has it'
 
 test('the launcher becomes the program: signals reach it, and there is no shell left', async () => {
   const home = installed('exec');
-  writeFileSync(join(home, 'dist/main.js'), 'console.log(process.pid); setInterval(() => 0, 1000);');
+  writeFileSync(join(home, 'dist/main.js'), 'console.log(String(process.pid)); setInterval(() => 0, 1000);');
   const child = spawn(join(home, 'pointsman'), { stdio: ['ignore', 'pipe', 'inherit'] });
   const pid = await new Promise<string>((resolve) =>
     child.stdout.once('data', (data: Buffer) => resolve(data.toString())),

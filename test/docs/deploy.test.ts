@@ -43,7 +43,7 @@ interface Manifest {
 
 /** Without a cluster: nothing is asked of one. */
 function run(args: readonly string[]): string {
-  const env = { ...process.env, KUBECONFIG: '/nonexistent' };
+  const env = { ...process.env, KUBECONFIG: '/nonexistent/kubeconfig' };
   return execFileSync(kubectl, args, { encoding: 'utf8', env, stdio: ['ignore', 'pipe', 'pipe'] });
 }
 

@@ -32,7 +32,7 @@ async function proxy(): Promise<{ child: ChildProcess; listener: number; said: (
     const chooser = { choose: () => endpoint, forget() {} };
     const listener = await TcpListener.open({ host: '127.0.0.1', port: 0 }, context, chooser);
     drainBeforeEnd({ drain: () => listener.close(false) }, openTcpConnections, log);
-    console.log(listener.port);`;
+    console.log(String(listener.port));`;
   const argv = ['--import', 'tsx', '--input-type=module', '-e', script];
   const child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
   const [line] = (await once(child.stdout, 'data')) as [Buffer];

@@ -295,7 +295,7 @@ test('descriptors run out: clients wait or are refused, and are served when some
     const context = { family: 'IPv4', log, sockets: new SocketBudget(9999, log), refused, mayDial: () => true };
     const endpoint = { ip: '127.0.0.1', port: ${backend.key.split(':')[1]} };
     const chooser = { choose: () => endpoint, forget() {} };
-    console.log((await TcpListener.open({ host: '127.0.0.1', port: 0 }, context, chooser)).port);`;
+    console.log(String((await TcpListener.open({ host: '127.0.0.1', port: 0 }, context, chooser)).port));`;
   const node = `exec ${process.execPath} --import tsx --input-type=module -e "$1"`;
   const child = spawn('bash', ['-c', `ulimit -n 128; ${node}`, 'bash', script], {
     stdio: ['ignore', 'pipe', 'inherit'],

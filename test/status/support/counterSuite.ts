@@ -189,7 +189,7 @@ function idOf(key: string): string {
 }
 
 /** Milliseconds. Where no answer is expected: too short for a second SYN. */
-export const patience = { answered: 5000, 'not answered': 600 };
+export const patience = { answered: 30_000, 'not answered': 600 };
 
 /** Where cases are played. */
 export interface CounterWorld {
