@@ -34,7 +34,7 @@ async function startFlows(namespace: string, address: string): Promise<{ stop():
     }, 4);
     process.stdin.resume();
     process.stdin.once('end', () => (ending = true));
-    process.once('exit', () => console.log(sent));
+    process.once('exit', () => console.log(String(sent)));
     console.log('begun');`;
   const child = spawn('ip', ['netns', 'exec', namespace, process.execPath, '-e', script], {
     stdio: ['pipe', 'pipe', 'inherit'],
