@@ -67,6 +67,7 @@ export class NftCounts implements RuleCounts {
   #ownersOfReplaced: Map<string, ChainOwner> | undefined;
   #ownersOfTable: Map<string, ChainOwner> | undefined;
   #lastWords: Reading[] = [];
+  #closed = false;
 
   constructor(options: NftCountsOptions) {
     this.#options = options;
@@ -87,7 +88,7 @@ export class NftCounts implements RuleCounts {
 
   /** What the sync removed has been announced by now. */
   changed(): void {
-    if (!this.#options.lastWords) return;
+    if (!this.#options.lastWords || this.#closed) return;
     if (this.#events === undefined) return this.#listen();
     this.#hear();
     this.#replaced = [];
@@ -112,6 +113,7 @@ export class NftCounts implements RuleCounts {
   }
 
   close(): void {
+    this.#closed = true;
     this.#events?.close();
     this.#events = undefined;
   }
