@@ -55,7 +55,7 @@ export interface ObserveOptions {
   readonly source: string | undefined;
   /** The same question for another client: who comes is not known before. Undefined: it cannot be asked. */
   readonly predict: (source: string) => Promise<Case | undefined>;
-  /** Told once, where others' connections are waited for: whose. */
+  /** Told once, where others' connections are waited for: whose. From then on none is missed. */
   readonly onWait?: (whose: string) => void;
 }
 
@@ -69,10 +69,9 @@ export async function observeLive(given: Case, options: ObserveOptions): Promise
   const place = whereFrom(given, options.source, remarks);
   const known = new Map((await readFlowsTo(packet)).map((flow) => [flowKey(flow), flow]));
   const from = place?.name ?? (isAnybody(given) ? 'anybody' : packet.origin.name);
-  if (place === undefined) options.onWait?.(from);
   const happened =
     place === undefined
-      ? await watchOthers(given, options.count, options.milliseconds, known)
+      ? await watchOthers(given, options.count, options.milliseconds, known, () => options.onWait?.(from))
       : await dialOurselves(given, options.count, place);
   remarks.push(...happened.remarks);
   if (place === undefined && RelayWatch.of(given) !== undefined && happened.connections.length > 0)

@@ -167,11 +167,7 @@ describe('explain on a node in IPVS mode', { skip: whyNoIpvs(), timeout: 600_000
           err: (text) => {
             errors += text;
             if (!text.startsWith('Watching')) return;
-            // It may not listen yet when it says so: who comes too early is not counted.
-            dialled = [1, 2, 3, 4].map(async (n) => {
-              await new Promise((resolve) => setTimeout(resolve, n * 1500));
-              return await ask('outside', '192.0.2.10', 30080);
-            });
+            dialled = [1, 2, 3].map(() => ask('outside', '192.0.2.10', 30080));
           },
           colour: false,
         },

@@ -1,5 +1,6 @@
 /** Where rules, or what the kernel remembers, are not what the objects want, or not the proxy's at all. */
 import type { Case } from '../case.ts';
+import type { Step } from '../flow.ts';
 import type { Outcome } from '../outcome.ts';
 import { formatPlace } from '../packet.ts';
 import { isOurs, ownerOf } from '../owner.ts';
@@ -25,7 +26,7 @@ export function foreignRules(
     report(
       'cause',
       'foreign_rule',
-      `A rule ${writer(outcome)} ${verbOf(outcome)} ${share}: ${lastRule(outcome)}.`,
+      `A rule ${writer(outcome.steps.at(-1)!)} ${verbOf(outcome)} ${share}: ${lastRule(outcome)}.`,
       'Find out who wrote it (a firewall, a network policy, a person); the Service itself is not at fault.',
     );
   }
@@ -33,7 +34,7 @@ export function foreignRules(
     report(
       'warning',
       'foreign_rule',
-      `A rule ${writer(outcome)} ${verbOf(outcome)} what the process sends to ${names(stopped)}: ${lastRule(outcome)}. It then tries another endpoint, so these clients are served, but later.`,
+      `A rule ${writer(outcome.steps.at(-1)!)} ${verbOf(outcome)} what the process sends to ${names(stopped)}: ${lastRule(outcome)}. It then tries another endpoint, so these clients are served, but later.`,
       'Find out who wrote it (a firewall, a network policy, a person).',
     );
   }
@@ -58,8 +59,8 @@ function isStoppedByOthers({ kind, steps }: Outcome): boolean {
   return (kind === 'drop' || kind === 'reject') && step !== undefined && !isOurs(step);
 }
 
-function writer({ steps }: Outcome): string {
-  const owner = ownerOf(steps.at(-1)!);
+function writer(step: Step): string {
+  const owner = ownerOf(step);
   return owner === '' ? "that is not the service proxy's" : `of ${owner}, not of the service proxy,`;
 }
 
@@ -155,11 +156,10 @@ function translatedByOthers(
           : undefined;
     if (step === undefined || step.rule === '' || isOurs(step)) continue;
     const { rule, chain, base, effect } = step;
-    const owner = ownerOf(step);
     const before = found.get(`${base} ${chain} ${rule}`);
     found.set(`${base} ${chain} ${rule}`, [
       {
-        writer: owner === '' ? "that is not the service proxy's" : `of ${owner}, not of the service proxy,`,
+        writer: writer(step),
         act: (what) => (effect.kind === 'dnat' ? `sends ${what} to ${effect.to}` : `lets ${what} pass`),
         rule,
         chain,

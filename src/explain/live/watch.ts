@@ -15,12 +15,14 @@ const lookEvery = 50;
  * Waits for new connections to the address asked about: from the client asked about, or from anybody where the
  * question is about nobody in particular. Needs root.
  * @param known connections that are there already
+ * @param onReady from now on whoever comes is seen
  */
 export async function watchOthers(
   given: Case,
   count: number,
   milliseconds: number,
   known: ReadonlyMap<string, KnownFlow>,
+  onReady: () => void,
 ): Promise<Happened> {
   const { packet } = given;
   const source = isAnybody(given) ? undefined : packet.origin.address;
@@ -41,6 +43,7 @@ export async function watchOthers(
         most: Math.min(count, tracedMost),
       },
       async (recorder) => {
+        onReady();
         const end = Date.now() + milliseconds;
         while (Date.now() < end && Math.max(flows.size, recorder?.count ?? 0) < count)
           await new Promise((resolve) => setTimeout(resolve, lookEvery));
