@@ -337,6 +337,30 @@ test('messages of several packets are told apart, and those of other traces left
   );
 });
 
+test('what a machine sends to itself comes in again with another number, and under another sender', () => {
+  const collector = new TraceCollector(book, own.name);
+  const masqueraded = { ...translated, source: '172.31.0.11' };
+  for (const one of [
+    event({ packet: header, handle: 1n }),
+    // Before it has left, another number is somebody else's.
+    { ...jumped, id: 12, packet: header },
+    { ...leftPostrouting, packet: masqueraded },
+    { ...leftForward, chain: 'input', id: 13, packet: masqueraded },
+    event({ id: 14, packet: { ...header, sourcePort: 4712 }, handle: 1n, inInterface: 2 }),
+    { ...leftPostrouting, id: 14, packet: { ...translated, sourcePort: 4712 } },
+    // It came from another machine: it does not come in twice.
+    { ...leftForward, chain: 'input', id: 15, packet: { ...translated, sourcePort: 4712 } },
+  ])
+    collector.trace(one);
+  assert.deepEqual(
+    collector.finish().map(({ visits, passed }) => [visits.length, passed.map(({ hook }) => hook)]),
+    [
+      [0, ['postrouting', 'input']],
+      [0, ['postrouting']],
+    ],
+  );
+});
+
 test("what rules of legacy iptables log becomes a part of the packet's way", () => {
   const collector = new TraceCollector(book, own.name);
   collector.trace(began);
