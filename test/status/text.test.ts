@@ -87,21 +87,22 @@ test('status: who, what, how the syncs went, what was skipped', () => {
   assert.match(statusLines({ ...status, nodeEligible: false })[2] ?? '', /leave this node alone/);
 });
 
+const change = {
+  sequence: 0,
+  family: 'IPv4',
+  id: 'default/web:http/TCP',
+  what: 'changed',
+  endpointsBefore: 2,
+  endpointsAfter: 3,
+  details: ['+10.244.1.9:8080'],
+  triggered: '2026-01-01T00:00:00.000Z',
+  received: '2026-01-01T00:00:00.412Z',
+  applied: '2026-01-01T00:00:00.415Z',
+  milliseconds: 3.1,
+  failures: 0,
+} as const;
+
 test('changes: how old the news was, and how long the kernel took', () => {
-  const change = {
-    sequence: 0,
-    family: 'IPv4',
-    id: 'default/web:http/TCP',
-    what: 'changed',
-    endpointsBefore: 2,
-    endpointsAfter: 3,
-    details: ['+10.244.1.9:8080'],
-    triggered: '2026-01-01T00:00:00.000Z',
-    received: '2026-01-01T00:00:00.412Z',
-    applied: '2026-01-01T00:00:00.415Z',
-    milliseconds: 3.1,
-    failures: 0,
-  } as const;
   assert.deepEqual(
     changeLines([
       change,
@@ -221,22 +222,9 @@ test('top: rates, shares, refusals; a count that began anew is no negative rate'
 const longName = 'team-payments-integration/a-very-long-service-name-as-people-have-them:metrics-https/TCP';
 
 test('status: a long name has a line of its own, and does not move the rest', () => {
-  const change = {
-    sequence: 1,
-    family: 'IPv4',
-    id: longName,
-    what: 'added',
-    endpointsBefore: 0,
-    endpointsAfter: 3,
-    details: [],
-    triggered: null,
-    received: '2026-01-01T00:00:00.412Z',
-    applied: '2026-01-01T00:00:00.415Z',
-    milliseconds: 3.1,
-    failures: 0,
-  } as const;
+  const long = { ...change, id: longName, what: 'added', triggered: null, details: [] } as const;
   assert.deepEqual(
-    changeLines([change, { ...change, id: 'default/kubernetes:https/TCP' }])
+    changeLines([long, { ...long, id: 'default/kubernetes:https/TCP' }])
       .join('\n')
       .split('\n'),
     [
