@@ -10,7 +10,6 @@ import { guestScenarioTests } from './scenarios.ts';
 
 const chosen = [
   'affinity-life',
-  'claims',
   'detect-bridge',
   'dual-stack-halves',
   'hairpin',
@@ -20,6 +19,7 @@ const chosen = [
   'service-life',
   'source-ranges',
   'udp-before-frontend',
+  'udp-flows',
   'unknown-traffic',
 ];
 const all = (process.env['POINTSMAN_ALL_SCENARIOS'] ?? '') !== '';
