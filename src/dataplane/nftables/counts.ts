@@ -114,6 +114,12 @@ export class NftablesCounts implements CounterSource {
     return this.#planned.length + this.#announced.size;
   }
 
+  /** What was planned is in force: the kernel's announcements of it are the next to be taken. */
+  committed(): void {
+    for (const { set, key, entry } of this.#planned) this.#announced.set(`${set} ${hex(key)}`, entry);
+    this.#planned = [];
+  }
+
   /** What was planned has failed, or announcements were lost. */
   forgetPlans(): void {
     this.#planned = [];
@@ -130,7 +136,6 @@ export class NftablesCounts implements CounterSource {
         const name = reader.string();
         set = this.#sets.find((one) => one === name);
         if (set === undefined) return;
-        this.#expect();
       } else if (reader.type === LIST_ELEMENTS && set !== undefined) {
         const list = reader.nested();
         while (list.next()) this.#takeLastWord(set, readCounted(list.nested(), true));
@@ -198,11 +203,6 @@ export class NftablesCounts implements CounterSource {
       readings.push(reading);
     }
     words.splice(0, heard);
-  }
-
-  #expect(): void {
-    for (const { set, key, entry } of this.#planned) this.#announced.set(`${set} ${hex(key)}`, entry);
-    this.#planned = [];
   }
 
   #takeLastWord(set: SetName, element: CountedElement | undefined): void {

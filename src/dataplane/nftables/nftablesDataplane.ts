@@ -310,6 +310,7 @@ export class NftablesDataplane implements Dataplane {
         throw new ForeignChange(watch.foreign);
       try {
         nft.commit(batch, { generation: watch.generation });
+        this.counters?.committed();
         return;
       } catch (error) {
         // Somebody was faster, most likely in a table of their own: the events will tell.
