@@ -82,12 +82,17 @@ export function start(argv: readonly string[], options: RunOptions = {}): Starte
       timedOut = true;
       child.kill('SIGKILL');
     }, timeoutMs ?? defaultTimeout);
-    if (child.stdin !== null && input !== undefined) {
-      await Promise.race([feed(child.stdin, input), closed]);
-      trace.passed(trace.inputWritten, program);
+    let end: [number | null, NodeJS.Signals | null];
+    try {
+      if (child.stdin !== null && input !== undefined) {
+        await Promise.race([feed(child.stdin, input), closed]);
+        trace.passed(trace.inputWritten, program);
+      }
+    } finally {
+      end = await closed;
+      clearTimeout(timer);
     }
-    const [code, signal] = await closed;
-    clearTimeout(timer);
+    const [code, signal] = end;
     splitter?.end();
     if (failure !== undefined) {
       return { code: exitNotStarted, stdout, stderr: `cannot start ${program}: ${failure.message}` };
@@ -99,24 +104,30 @@ export function start(argv: readonly string[], options: RunOptions = {}): Starte
   return { child, finish };
 }
 
-/** Writes the input as fast as it is taken, and ends it. */
+/** Writes the input as fast as it is taken, and ends it. Input that cannot be made ends it, too; then it rejects. */
 export async function feed(stdin: Writable, input: string | Iterable<string>): Promise<void> {
   if (typeof input === 'string') {
     stdin.end(input);
     return;
   }
-  for (const piece of input) {
-    if (stdin.destroyed) return;
-    if (!stdin.write(piece)) {
-      try {
-        await once(stdin, 'drain');
-      } catch {
-        // The pipe broke: the program's exit status, which the caller gets, says why.
-        return;
-      }
+  try {
+    for (const piece of input) {
+      if (stdin.destroyed) return;
+      if (!stdin.write(piece) && !(await drained(stdin))) return;
     }
+    stdin.end();
+  } catch (error) {
+    stdin.destroy();
+    throw error;
   }
-  stdin.end();
+}
+
+/** False where the pipe broke: the program's exit status, which the caller gets, says why. */
+async function drained(stdin: Writable): Promise<boolean> {
+  return await once(stdin, 'drain').then(
+    () => true,
+    () => false,
+  );
 }
 
 /** Cuts text that comes in pieces into lines. */

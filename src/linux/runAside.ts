@@ -57,15 +57,16 @@ export async function runAside(argv: readonly string[], options: RunOptions = {}
   const [program] = argv;
   if (program === undefined) throw new Error('runAside: the argument vector is empty; name a program');
   const { input, onLine } = options;
-  const [output, error, inlet] = openPipes(input === undefined ? 2 : 3);
-  const { errno, pid } = await spawn(argv, options.env, [inlet?.readEnd, output.writeEnd, error.writeEnd]);
+  const pipes = openPipes(input === undefined ? 2 : 3);
+  if (typeof pipes === 'number') return notStarted(program, nameOf(pipes));
+  const [output, error, inlet] = pipes;
+  const { pid, refusal } = await spawn(argv, options.env, [inlet?.readEnd, output.writeEnd, error.writeEnd]);
   for (const fd of [inlet?.readEnd, output.writeEnd, error.writeEnd])
     if (fd !== undefined) closeDescriptor(fd);
-  if (errno !== 0) {
+  if (refusal !== undefined) {
     for (const fd of [inlet?.writeEnd, output.readEnd, error.readEnd])
       if (fd !== undefined) closeDescriptor(fd);
-    const why = getSystemErrorMap().get(-errno)?.[0] ?? `errno ${errno}`;
-    return { code: exitNotStarted, stdout: '', stderr: `cannot start ${program}: ${why}` };
+    return notStarted(program, refusal);
   }
   let timedOut = false;
   const timer = setTimeout(() => {
@@ -84,34 +85,46 @@ export async function runAside(argv: readonly string[], options: RunOptions = {}
       stderr += text;
     }),
   ]);
-  if (inlet !== undefined && input !== undefined) {
-    const stdin = new Socket({ fd: inlet.writeEnd, readable: false, writable: true });
-    // A program that stops reading early (it found an error) closes the pipe: its exit status says why.
-    stdin.on('error', () => stdin.destroy());
-    await Promise.race([feed(stdin, input), closed]);
-    trace.passed(trace.inputWritten, program);
+  let code: number;
+  try {
+    if (inlet !== undefined && input !== undefined) {
+      const stdin = new Socket({ fd: inlet.writeEnd, readable: false, writable: true });
+      // A program that stops reading early (it found an error) closes the pipe: its exit status says why.
+      stdin.on('error', () => stdin.destroy());
+      await Promise.race([feed(stdin, input), closed]);
+      trace.passed(trace.inputWritten, program);
+    }
+  } finally {
+    await closed;
+    code = await exitOf(pid);
+    clearTimeout(timer);
   }
-  await closed;
-  const code = await exitOf(pid);
-  clearTimeout(timer);
   splitter?.end();
   if (timedOut)
     return { code: exitTimedOut, stdout, stderr: `${stderr}${program}: killed after its time limit` };
   return { code, stdout, stderr };
 }
 
-/** pipe2(2); whoever is started inherits neither end. */
-function openPipes(count: 2 | 3): [Pipe, Pipe, Pipe?] {
+function notStarted(program: string, why: string): RunResult {
+  return { code: exitNotStarted, stdout: '', stderr: `cannot start ${program}: ${why}` };
+}
+
+function nameOf(errno: number): string {
+  return getSystemErrorMap().get(-errno)?.[0] ?? `errno ${errno}`;
+}
+
+/** pipe2(2); whoever is started inherits neither end. @returns the errno where there are no more descriptors */
+function openPipes(count: 2 | 3): [Pipe, Pipe, Pipe?] | number {
   const pipes: Pipe[] = [];
   while (pipes.length < count) {
     const ends = Buffer.alloc(8);
     if ((cPipe(ends, O_CLOEXEC) as number) < 0) {
-      const error = new SystemCallError('pipe2', koffi.errno());
+      const errno = koffi.errno();
       for (const { readEnd, writeEnd } of pipes) {
         closeDescriptor(readEnd);
         closeDescriptor(writeEnd);
       }
-      throw error;
+      return errno;
     }
     pipes.push({ readEnd: ends.readInt32LE(0), writeEnd: ends.readInt32LE(4) });
   }
@@ -121,12 +134,15 @@ function openPipes(count: 2 | 3): [Pipe, Pipe, Pipe?] {
 /** Buffers in the hands of the thread pool; koffi itself keeps no reference. */
 const lent = new Set<readonly Buffer[]>();
 
-/** @param descriptors what the program has as its 0, 1 and 2; undefined = nothing to read or write */
+/**
+ * Never rejects: `refusal` says why nothing was started.
+ * @param descriptors what the program has as its 0, 1 and 2; undefined = nothing to read or write
+ */
 function spawn(
   argv: readonly string[],
   env: RunOptions['env'],
   descriptors: readonly (number | undefined)[],
-): Promise<{ readonly errno: number; readonly pid: number }> {
+): Promise<{ readonly pid: number; readonly refusal?: string }> {
   const actions = Buffer.alloc(structSize);
   const attributes = Buffer.alloc(structSize);
   const pid = Buffer.alloc(4);
@@ -143,22 +159,21 @@ function spawn(
   const variables = Object.entries({ ...process.env, ...env }).map(([name, value]) => `${name}=${value}`);
   const buffers = [actions, attributes, pid];
   lent.add(buffers);
-  return new Promise((resolve, reject) => {
-    cSpawn.async(
-      pid,
-      argv[0],
-      actions,
-      attributes,
-      [...argv, null],
-      [...variables, null],
-      (error: Error | null, errno: number) => {
-        lent.delete(buffers);
-        cActionsDestroy(actions);
-        cAttributesDestroy(attributes);
-        if (error !== null) reject(new Error('posix_spawnp in the thread pool failed', { cause: error }));
-        else resolve({ errno, pid: pid.readInt32LE(0) });
-      },
-    );
+  return new Promise((resolve) => {
+    const spawned = (error: Error | null, errno: number): void => {
+      lent.delete(buffers);
+      cActionsDestroy(actions);
+      cAttributesDestroy(attributes);
+      if (error !== null) resolve({ pid: -1, refusal: error.message });
+      else if (errno !== 0) resolve({ pid: -1, refusal: nameOf(errno) });
+      else resolve({ pid: pid.readInt32LE(0) });
+    };
+    try {
+      cSpawn.async(pid, argv[0], actions, attributes, [...argv, null], [...variables, null], spawned);
+    } catch (error) {
+      // koffi takes no more than 256 calls at once.
+      spawned(error instanceof Error ? error : new Error(String(error)), 0);
+    }
   });
 }
 

@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { exitNotStarted, exitTimedOut, run as runHere } from '../../src/linux/exec.ts';
 import { runAside } from '../../src/linux/runAside.ts';
 
@@ -54,4 +57,44 @@ for (const run of [runHere, runAside]) {
     const { stdout } = await run(['sh', '-c', 'echo "$EXTRA ${PATH:+path}"'], { env: { EXTRA: 'yes' } });
     assert.equal(stdout, 'yes path\n');
   });
+
+  test(`${name}: input that cannot be made ends the program, which is waited for`, async () => {
+    const pieces = function* (): Generator<string> {
+      yield 'first';
+      throw new Error('no second piece');
+    };
+    let said = '';
+    const answer = run(['sh', '-c', 'cat; echo " end"'], {
+      input: pieces(),
+      onLine: (line) => (said += line),
+    });
+    await assert.rejects(answer, /no second piece/);
+    assert.equal(said, 'first end');
+  });
+
+  test(`${name}: where descriptors have run out, the program is not started; later it is`, async () => {
+    const { code, stdout, stderr } = await runHere([
+      'prlimit',
+      '--nofile=256:256',
+      process.execPath,
+      '--import',
+      'tsx',
+      fileURLToPath(new URL('outOfDescriptors.ts', import.meta.url)),
+      name,
+    ]);
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /^127 cannot start true: .*EMFILE.*\n0 \n$/);
+  });
 }
+
+test('runAside: what koffi does not take at once is not started, and costs no descriptor', async () => {
+  const open = (): number => readdirSync('/proc/self/fd').length;
+  await runAside(['true']);
+  const before = open();
+  const results = await Promise.all(Array.from({ length: 300 }, () => runAside(['true'])));
+  for (const { code, stderr } of results)
+    assert.ok(code === 0 || (code === exitNotStarted && stderr.startsWith('cannot start true: ')));
+  // Streams close theirs in a later turn. Those not started would have cost 4 each.
+  for (let i = 0; i < 1000 && open() > before + 40; i++) await sleep(20);
+  assert.ok(open() <= before + 40);
+});
