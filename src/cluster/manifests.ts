@@ -115,7 +115,7 @@ function decode(bytes: Buffer): string {
 }
 
 /**
- * YAML as kubectl reads it, which is version 1.1: `<<` merges maps, `yes` and `on` are booleans, `0777` is octal. Times
+ * YAML as kubectl reads it, which is version 1.1: `<<` merges maps, `yes`, `on` and `y` are booleans, `0777` is octal. Times
  * stay text, as they are in JSON, and `1:30` is no number there.
  */
 const asKubectl: ParseOptions & DocumentOptions & SchemaOptions = {
@@ -125,11 +125,7 @@ const asKubectl: ParseOptions & DocumentOptions & SchemaOptions = {
   customTags: (tags: Tags) =>
     tags.flatMap((tag) => {
       if (typeof tag === 'string') return tag;
-      if (tag.tag === 'tag:yaml.org,2002:timestamp' || tag.format === 'TIME') return [];
-      // A single y or n is left to be text: that costs nobody anything.
-      return tag.tag === 'tag:yaml.org,2002:bool' && tag.test !== undefined
-        ? { ...tag, test: new RegExp(tag.test.source.replace(/\b(?:Y\|y|N\|n)\|/, '')) }
-        : tag;
+      return tag.tag === 'tag:yaml.org,2002:timestamp' || tag.format === 'TIME' ? [] : tag;
     }),
 };
 

@@ -186,6 +186,7 @@ function podOf(kind: string, value: Json): PodInfo {
   const status = map(value['status']);
   const namespace = text(metadata['namespace']) || 'default';
   const addresses = [...list(status['podIPs']).map((entry) => map(entry)['ip']), status['podIP']];
+  const sidecars = list(spec['initContainers']).filter((one) => map(one)['restartPolicy'] === 'Always');
   const condition = list(status['conditions'])
     .map(map)
     .find(({ type }) => type === 'Ready');
@@ -197,7 +198,7 @@ function podOf(kind: string, value: Json): PodInfo {
     node: text(spec['nodeName']),
     phase: text(status['phase']),
     ready: condition === undefined ? undefined : condition['status'] === 'True',
-    ports: list(spec['containers'])
+    ports: [...list(spec['containers']), ...sidecars]
       .flatMap((container) => list(map(container)['ports']))
       .map(map)
       .map((port) => ({

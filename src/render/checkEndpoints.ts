@@ -1,5 +1,6 @@
 /** Service ports that nobody answers for, here or anywhere, and hints that do not count. */
 import type { EndpointSlice, Service } from '../api/objects.ts';
+import { isPort } from '../services/names.ts';
 import { isReady, topologyMode } from '../services/selection.ts';
 import type { Endpoint, Route } from '../services/types.ts';
 import type { ClusterObjects } from './cluster.ts';
@@ -192,7 +193,7 @@ function checkPortNumbers(
   };
   spec?.ports?.forEach?.((published, i) => {
     const target = published?.targetPort ?? undefined;
-    if (typeof target !== 'number') return;
+    if (typeof target !== 'number' || !isPort(target)) return;
     const name = typeof published?.name === 'string' ? published.name : '';
     const numbers = new Set<number>();
     for (const slice of slices)

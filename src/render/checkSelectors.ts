@@ -61,9 +61,10 @@ export function checkSelectors(cluster: ClusterObjects, findings: Findings): voi
 function podsOf({ kind, value }: OtherObject): PodLike[] {
   const metadata = mapOf(value['metadata']);
   const pod = kind === 'Pod' ? value : mapOf(mapOf(value['spec'])['template']);
-  const containers = mapOf(pod['spec'])['containers'];
+  const { containers, initContainers } = mapOf(pod['spec']);
+  const sidecars = listOf(initContainers).filter((one) => mapOf(one)['restartPolicy'] === 'Always');
   const portNames = new Set<string>();
-  for (const container of listOf(containers)) {
+  for (const container of [...listOf(containers), ...sidecars]) {
     for (const port of listOf(mapOf(container)['ports'])) {
       const name = mapOf(port)['name'];
       if (typeof name === 'string') portNames.add(name);

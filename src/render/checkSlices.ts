@@ -21,11 +21,14 @@ export function checkSlices(cluster: ClusterObjects, { families }: Wanted, findi
   const frontends = new Map<string, string>();
   for (const { table } of families)
     for (const { port, frontends: own } of table.routes.values())
-      for (const { ip, port: number, protocol } of own)
-        if (ip !== '') frontends.set(`${formatAddressPort(ip, number)}/${protocol}`, port.name);
+      for (const { kind, ip, port: number, protocol } of own)
+        // Other addresses may be those of a machine: what is sent on to one arrives there.
+        if (kind === 'clusterIP') frontends.set(`${formatAddressPort(ip, number)}/${protocol}`, port.name);
+  const owners = new Set<string>();
   for (const slice of cluster.slices) {
     const key = `${slice.meta.namespace}/${slice.serviceName}`;
     const service = services.get(key);
+    owners.add(key);
     if (slice.serviceName !== '' && service === undefined && !passedOver.has(key)) {
       const message = `there is no Service ${key}: the slice leads nowhere`;
       findings.about('warning', slice, nameLabel, 'no_service', message);
@@ -36,7 +39,9 @@ export function checkSlices(cluster: ClusterObjects, { families }: Wanted, findi
   }
   for (const { value, file, line } of cluster.legacyEndpoints ?? []) {
     const { name, namespace } = mapOf(value['metadata']);
-    const object = `Endpoints ${typeof namespace === 'string' ? namespace : 'default'}/${String(name)}`;
+    const key = `${typeof namespace === 'string' ? namespace : 'default'}/${String(name)}`;
+    if (owners.has(key)) continue;
+    const object = `Endpoints ${key}`;
     const message =
       'no node reads Endpoints: the control plane copies those of Services without a selector into EndpointSlices, which are not here';
     findings.list.push({

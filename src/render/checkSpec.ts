@@ -30,7 +30,7 @@ export function checkSpec(
   checkPorts(spec, wanted, tell);
   if (spec['type'] === 'ExternalName') return;
   checkClusterIPs(spec, tell);
-  checkPlaces(service, wanted, tell);
+  checkPlaces(service, spec, cluster, wanted, tell);
   checkLoadBalancer(service, spec, source, tell);
 }
 
@@ -80,8 +80,8 @@ function checkPorts(spec: Json, { config }: Wanted, tell: Tell): void {
       const message = 'has no node port yet (the API server gives it one): nodes answer at none';
       tell('note', `${field}.nodePort`, 'no_node_port', message);
     }
-    if (typeof targetPort === 'number' ? !isPort(targetPort) : isBadName(targetPort)) {
-      const message = `${JSON.stringify(targetPort)} is neither a port (1-65535) nor the name of one (at most 15 of a-z, 0-9 and -)`;
+    if (isBadTarget(targetPort)) {
+      const message = `${JSON.stringify(targetPort)} is neither a port (1-65535) nor the name of one (at most 15 of a-z, 0-9 and -, with a letter)${/^"\d+"$/.test(JSON.stringify(targetPort)) ? ': write the number without quotes' : ''}`;
       tell('error', `${field}.targetPort`, 'invalid_target_port', message);
     }
     const key = `${String(port['port'])}/${String(protocol)}`;
@@ -97,9 +97,10 @@ function checkPorts(spec: Json, { config }: Wanted, tell: Tell): void {
   });
 }
 
-function isBadName(targetPort: unknown): boolean {
-  if (typeof targetPort !== 'string' || targetPort === '') return false;
-  return /^\d+$/.test(targetPort) ? !isPort(Number(targetPort)) : !portName.test(targetPort);
+/** 0 and the empty name stand for the Service's own port. */
+function isBadTarget(targetPort: unknown): boolean {
+  if (typeof targetPort === 'number') return targetPort !== 0 && !isPort(targetPort);
+  return typeof targetPort === 'string' && targetPort !== '' && !portName.test(targetPort);
 }
 
 function checkClusterIPs(spec: Json, tell: Tell): void {
@@ -127,10 +128,18 @@ function checkClusterIPs(spec: Json, tell: Tell): void {
 }
 
 /** Addresses that are somebody else's, or nobody's. */
-function checkPlaces(service: Service, { config, families }: Wanted, tell: Tell): void {
+function checkPlaces(
+  service: Service,
+  spec: Json,
+  { serviceCIDRs }: ClusterObjects,
+  { config, families }: Wanted,
+  tell: Tell,
+): void {
   const podNetworks = config.clusterCIDRs.flatMap((text) => parseCIDR(text.trim()) ?? []);
   const given = new Set([service.clusterIP, ...service.clusterIPs]);
-  const several = service.clusterIPs.length > 0;
+  const several = listOf(spec['clusterIPs']).length > 0;
+  // Others only add to the range that an API server starts with.
+  const allKnown = serviceCIDRs.some(({ meta }) => meta.name === 'kubernetes');
   for (const text of given) {
     const ip = canonicalIP(text);
     if (ip === undefined) continue;
@@ -147,7 +156,7 @@ function checkPlaces(service: Service, { config, families }: Wanted, tell: Tell)
     }
     const own = families.find(({ family }) => family === familyOf(ip))?.serviceCIDRs ?? [];
     const isOutside = own.every((cidr) => !cidrContains(parseCIDR(cidr)!, ip));
-    if (own.length > 0 && isOutside) {
+    if (allKnown && own.length > 0 && isOutside) {
       const message = `${ip} is in no ServiceCIDR (${own.join(', ')}): the API server refuses it`;
       tell('error', field, 'cluster_ip_out_of_range', message);
     }

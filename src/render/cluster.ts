@@ -47,7 +47,7 @@ export function clusterOf(manifests: Manifests): ClusterObjects {
     latest.set(identity, source);
     if (object.kind === 'Service') {
       const field = labelField(source, proxyNameLabel);
-      const service = inNamespace(object);
+      const service = withClusterIPs(inNamespace(object));
       const key = `${service.meta.namespace}/${service.meta.name}`;
       services.delete(key);
       if (field !== undefined) {
@@ -64,7 +64,7 @@ export function clusterOf(manifests: Manifests): ClusterObjects {
       }
     } else if (object.kind === 'EndpointSlice') {
       const field = labelField(source, headlessLabel);
-      const slice = inNamespace(object);
+      const slice = withPortNames(inNamespace(object));
       const key = `${slice.meta.namespace}/${slice.meta.name}`;
       slices.delete(key);
       if (field !== undefined) {
@@ -99,6 +99,19 @@ export function clusterOf(manifests: Manifests): ClusterObjects {
 function inNamespace<T extends Service | EndpointSlice>(object: T): T {
   if (object.meta.namespace !== '') return object;
   return { ...object, meta: { ...object.meta, namespace: 'default' } };
+}
+
+/** An API server writes the one cluster IP into the list as well. */
+function withClusterIPs(service: Service): Service {
+  const { clusterIP, clusterIPs, ipFamilies } = service;
+  if (clusterIP === '' || clusterIPs.length > 0 || ipFamilies.length === 0) return service;
+  return { ...service, clusterIPs: [clusterIP] };
+}
+
+/** An API server gives ports without a name the empty one; proxies skip those that have none at all. */
+function withPortNames(slice: EndpointSlice): EndpointSlice {
+  if (slice.ports.every(({ name }) => name !== null)) return slice;
+  return { ...slice, ports: slice.ports.map((port) => ({ ...port, name: port.name ?? '' })) };
 }
 
 /** By name, so that the order of files decides nothing. */

@@ -54,7 +54,7 @@ test('documents and lists become objects; bad entries are named with file, line 
 test('broken YAML costs its document', () => {
   const { objects, problems } = parseManifests(
     'x.yaml',
-    'a: [1\n---\napiVersion: v1\nkind: Node\nmetadata: {name: n}\n',
+    'a: [1\n---\napiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n',
   );
   assert.equal(problems.length, 1);
   assert.match(formatProblem(problems[0] ?? assert.fail()), /^x\.yaml:\d+:\d+: not valid YAML: /);

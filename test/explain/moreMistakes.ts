@@ -64,13 +64,6 @@ export const moreMistakes: readonly Mistake[] = [
     says: 'EndpointSlice shop/web-1 is of Service shop/web, but proxies pass over it: metadata.labels["service.kubernetes.io/headless"] says that the Service is headless, so connections are refused (port unreachable). → Remove the label service.kubernetes.io/headless from the slice.',
   },
   {
-    name: 'a slice whose port has no name at all',
-    yaml: manifest({ slice: 'port: 8080' }).replace('{name: http, port: 80,', '{port: 80,'),
-    args: [...from, '10.96.0.20:80'],
-    reason: 'port_name',
-    says: 'The port in the EndpointSlices of Service shop/web has no name at all, and proxies pass over such a port, so connections are refused (port unreachable). → Give the port of the slice the name "" (name: ""), as the API server does, or a real one, the same as in spec.ports[].',
-  },
-  {
     name: 'a slice of another protocol',
     yaml: manifest({ slice: 'name: http, port: 8080, protocol: UDP' }),
     args: toCluster,
@@ -192,11 +185,11 @@ export const moreMistakes: readonly Mistake[] = [
     says: '10.244.2.99 is of a network of Pods, but no Pod that is known here has it: no Service, no proxy has a say. → Addresses of Pods are not kept: was the Pod replaced? Dial a Service instead.',
   },
   {
-    name: 'families, and no list of cluster IPs',
-    yaml: manifest({}).replace('clusterIP: 10.96.0.20', 'clusterIP: 10.96.0.20\n  ipFamilies: [IPv4]'),
+    name: 'a cluster IP of another family than the Service',
+    yaml: manifest({}).replace('clusterIP: 10.96.0.20', 'clusterIP: 10.96.0.20\n  ipFamilies: [IPv6]'),
     args: [...from, '10.96.0.20:80'],
     reason: 'not_served',
-    says: 'Service shop/web has 10.96.0.20 as its spec.clusterIP and says spec.ipFamilies, but no spec.clusterIPs: a proxy looks there, and finds no address. → An API server writes both. In a manifest that explain reads, add clusterIPs: ["10.96.0.20"].',
+    says: 'Service shop/web has 10.96.0.20 and port 80/TCP, but no rule: something in the object keeps proxies from serving it. → pointsman render --check says what is wrong with it.',
   },
   {
     name: "another node's program",

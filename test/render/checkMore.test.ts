@@ -82,6 +82,17 @@ const cases: Readonly<Record<string, Case>> = {
       '---\napiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: kubernetes}\nspec: {cidrs: [10.97.0.0/16]}\n',
     ['error cluster_ip_out_of_range spec.clusterIP'],
   ],
+  'a cluster IP of the first ServiceCIDR, where the manifests have only another': [
+    plain +
+      served('web') +
+      '---\napiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: more}\nspec: {cidrs: [10.97.0.0/16]}\n',
+    [],
+  ],
+  'what an API server fills in': [
+    service('web', '{clusterIP: 10.96.0.1, ipFamilies: [IPv4], ports: [{port: 80}]}') +
+      at('web', '{addresses: [10.244.1.10]}', '{port: 8080}'),
+    [],
+  ],
   'external IPs that no packet has': [
     service(
       'web',
@@ -128,13 +139,22 @@ const cases: Readonly<Record<string, Case>> = {
   'target ports that are none': [
     service(
       'web',
-      `{clusterIP: 10.96.0.1, ports: [{name: http, port: 80, targetPort: web_port}, {name: b, port: 81, targetPort: "70000"}]}`,
+      `{clusterIP: 10.96.0.1, ports: [{name: http, port: 80, targetPort: web_port}, {name: b, port: 81, targetPort: 70000}, {name: c, port: 82, targetPort: "8080"}, {name: d, port: 83, targetPort: 0}]}`,
     ) +
-      at('web', '{addresses: [10.244.1.10], nodeName: node-1}', '{name: http, port: 1}, {name: b, port: 2}'),
-    [
-      'error invalid_target_port spec.ports[0].targetPort',
-      'error invalid_target_port spec.ports[1].targetPort',
-    ],
+      at(
+        'web',
+        '{addresses: [10.244.1.10], nodeName: node-1}',
+        '{name: http, port: 1}, {name: b, port: 2}, {name: c, port: 3}, {name: d, port: 83}',
+      ),
+    [0, 1, 2].map((i) => `error invalid_target_port spec.ports[${i}].targetPort`),
+  ],
+  'the target port of a sidecar': [
+    service(
+      'web',
+      '{clusterIP: 10.96.0.1, selector: {app: web}, ports: [{name: http, port: 80, targetPort: proxy}]}',
+    ) +
+      '---\napiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop, labels: {app: web}}\nspec: {initContainers: [{name: mesh, restartPolicy: Always, ports: [{name: proxy, containerPort: 9000}]}], containers: [{name: web}]}\n',
+    ['warning no_slices spec.selector'],
   ],
   'SCTP where nothing can proxy it': [
     service('web', `{clusterIP: 10.96.0.1, ports: [{name: http, port: 80, protocol: SCTP}]}`) +
@@ -173,6 +193,11 @@ const cases: Readonly<Record<string, Case>> = {
       at('alias', '{addresses: [10.96.0.1]}', '{name: http, port: 80}'),
     ['warning endpoint_is_service endpoints[0].addresses[0]'],
   ],
+  'an endpoint at the external IP of its Service: a program of that machine': [
+    service('web', `{clusterIP: 10.96.0.1, externalIPs: [192.0.2.1], ${http}}`) +
+      at('web', '{addresses: [192.0.2.1]}', '{name: http, port: 80}'),
+    [],
+  ],
   'an endpoint twice, and with two addresses': [
     plain + at('web', '{addresses: [10.244.1.10, 10.244.1.11]}, {addresses: [10.244.1.10]}'),
     ['warning more_addresses endpoints[0].addresses[1]', 'warning endpoint_twice endpoints[1].addresses[0]'],
@@ -201,6 +226,12 @@ const cases: Readonly<Record<string, Case>> = {
   'Endpoints instead of slices': [
     plain + '---\napiVersion: v1\nkind: Endpoints\nmetadata: {name: web, namespace: shop}\nsubsets: []\n',
     ['warning no_slices spec.selector', 'warning legacy_endpoints '],
+  ],
+  'Endpoints beside slices, as a cluster has both': [
+    plain +
+      served('web') +
+      '---\napiVersion: v1\nkind: Endpoints\nmetadata: {name: web, namespace: shop}\nsubsets: []\n',
+    [],
   ],
   'all that serve are terminating': [
     plain +
@@ -246,7 +277,7 @@ const cases: Readonly<Record<string, Case>> = {
 test('YAML as kubectl reads it: merged maps, booleans in words, octal numbers; times and clock-like text stay text', async () => {
   const text = `apiVersion: v1
 kind: Service
-metadata: {name: web, namespace: shop, creationTimestamp: 2024-01-01T00:00:00Z, labels: {at: 12:30, country: no, y: n}}
+metadata: {name: web, namespace: shop, creationTimestamp: 2024-01-01T00:00:00Z, labels: {at: 12:30, country: no, up: y}}
 spec:
   clusterIP: 10.96.0.1
   publishNotReadyAddresses: yes
@@ -257,7 +288,10 @@ spec:
   const { cluster } = await inputsOfText(text, ...labFlags);
   assert.deepEqual(
     cluster.problems.map(({ line, field, message }) => `${line} ${field}: ${message}`),
-    ['3 metadata.labels.country: must be text (in quotes), not false'],
+    [
+      '3 metadata.labels.country: must be text (in quotes), not false',
+      '3 metadata.labels.up: must be text (in quotes), not true',
+    ],
   );
   const [service] = cluster.services;
   assert.equal(service?.meta.creationTimestamp, Date.UTC(2024, 0, 1));

@@ -106,16 +106,6 @@ export function noEndpoints(
         ),
       ),
     ];
-    // The API server writes "" where a port is published without a name; slices from elsewhere may say nothing.
-    if (portName === '' && ofFamily.some((slice) => slice.ports.some(({ name }) => name === null))) {
-      report(
-        'cause',
-        'port_name',
-        `The port in the EndpointSlices of ${service} has no name at all, and proxies pass over such a port, ${refused}.`,
-        'Give the port of the slice the name "" (name: ""), as the API server does, or a real one, the same as in spec.ports[].',
-      );
-      return;
-    }
     report(
       'cause',
       'port_name',

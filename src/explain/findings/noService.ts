@@ -5,6 +5,7 @@ import type { Catalog, ServiceInfo } from '../catalog.ts';
 import type { Outcome } from '../outcome.ts';
 import { formatPlace } from '../packet.ts';
 import { answersNodePorts, isInside } from '../routes.ts';
+import { programName } from '../../programName.ts';
 import type { Report } from './finding.ts';
 
 export function withoutService(given: Case, report: Report): void {
@@ -46,16 +47,11 @@ export function withoutService(given: Case, report: Report): void {
     }
     // It has this very port, and no rule for it.
     if (ports.some(({ port, protocol: one }) => port === destinationPort && one === protocol)) {
-      const { clusterIPs, ipFamilies } = owner.service;
       report(
         'cause',
         'not_served',
-        clusterIPs.length === 0 && ipFamilies.length > 0
-          ? `Service ${name} has ${destination} as its spec.clusterIP and says spec.ipFamilies, but no spec.clusterIPs: a proxy looks there, and finds no address.`
-          : `Service ${name} has ${destination} and port ${destinationPort}/${protocol}, but no rule: something in the object keeps proxies from serving it.`,
-        clusterIPs.length === 0 && ipFamilies.length > 0
-          ? `An API server writes both. In a manifest that explain reads, add clusterIPs: ["${destination}"].`
-          : 'pointsman render --check says what is wrong with it.',
+        `Service ${name} has ${destination} and port ${destinationPort}/${protocol}, but no rule: something in the object keeps proxies from serving it.`,
+        `${programName} render --check says what is wrong with it.`,
       );
       return;
     }
