@@ -320,8 +320,10 @@ export function* planFixed(
   if (unrefuse !== undefined) yield unrefuse;
 }
 
-/** KUBE-SERVICES and KUBE-NODEPORTS of nat, whole, where the kernel's differ as sets or the tail is not last. */
-/** Answers in a few words what was wrong; empty if nothing. */
+/**
+ * KUBE-SERVICES and KUBE-NODEPORTS of nat, whole, where the kernel's differ as sets or the tail is not last. Answers in
+ * a few words what was wrong; empty if nothing.
+ */
 function writeDispatch(
   section: Section,
   nat: ActualTable | undefined,

@@ -132,6 +132,12 @@ export class DirectDataplane implements Dataplane {
     return { full };
   }
 
+  relays(id: ServicePortId, port: number): boolean {
+    for (const listener of this.#served.get(id)?.listeners.values() ?? [])
+      if (listener.port === port) return true;
+    return false;
+  }
+
   /** As in the other form of the mode; the service addresses stay, too, and refuse. */
   drain(): void {
     this.#draining = true;

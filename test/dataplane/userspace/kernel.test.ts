@@ -385,37 +385,43 @@ function kernelTests(): void {
   });
 
   test('a UDP client whose endpoint stays keeps its flow when another endpoint leaves', async () => {
-    const { dataplane, to } = world('IPv4', 'iptables-nft');
-    assert.ok(dataplane instanceof UserspaceDataplane);
-    await dataplane.start();
-    const both = web('IPv4', [endpoint('IPv4', 0), endpoint('IPv4', 1)], 'UDP');
-    await to([both], true);
-    assert.match(await askUDP(vip.IPv4, 80), /^pod/);
-    const one = web('IPv4', [endpoint('IPv4', 0)], 'UDP');
-    await to([one]);
-    assert.match(await askUDP(vip.IPv4, 80), /^pod/);
-    const clean = async (relays?: (id: string, port: number) => boolean): Promise<number> => {
-      const conntrack = new ConntrackReconciler({
-        family: 'IPv4',
-        log: silentLogger,
-        onMetrics: () => undefined,
-      });
-      const table = makeTable([one]);
-      const { deleted } = await conntrack.afterSync({
-        table,
-        changes: changesBetween(table, table),
-        serviceCIDRs: ['10.96.0.0/16'],
-        localAddresses: ['192.0.2.10'],
-        restart: true,
-        relays,
-      });
-      conntrack.close();
-      return deleted;
-    };
-    assert.equal(await clean((id, port) => dataplane.relays(id, port)), 0);
-    assert.ok((await clean()) > 0, 'there were flows');
-    await dataplane.stop();
-    await cleanUp();
+    for (const form of ['iptables-nft', 'without NAT'] as const) {
+      const { dataplane, to } = world('IPv4', form);
+      assert.ok(dataplane instanceof UserspaceDataplane || dataplane instanceof DirectDataplane);
+      await dataplane.start();
+      // The kernel keeps track of connections where somebody asks for it.
+      const tracking = ['OUTPUT', '-m', 'conntrack', '--ctstate', 'INVALID', '-j', 'DROP'];
+      run('iptables-nft', '-A', ...tracking);
+      const both = web('IPv4', [endpoint('IPv4', 0), endpoint('IPv4', 1)], 'UDP');
+      await to([both], true);
+      assert.match(await askUDP(vip.IPv4, 80), /^pod/);
+      const one = web('IPv4', [endpoint('IPv4', 0)], 'UDP');
+      await to([one]);
+      assert.match(await askUDP(vip.IPv4, 80), /^pod/);
+      const clean = async (relays?: (id: string, port: number) => boolean): Promise<number> => {
+        const conntrack = new ConntrackReconciler({
+          family: 'IPv4',
+          log: silentLogger,
+          onMetrics: () => undefined,
+        });
+        const table = makeTable([one]);
+        const { deleted } = await conntrack.afterSync({
+          table,
+          changes: changesBetween(table, table),
+          serviceCIDRs: ['10.96.0.0/16'],
+          localAddresses: ['192.0.2.10'],
+          restart: true,
+          relays,
+        });
+        conntrack.close();
+        return deleted;
+      };
+      assert.equal(await clean((id, port) => dataplane.relays(id, port)), 0, form);
+      assert.ok((await clean()) > 0, `${form}: there were flows`);
+      run('iptables-nft', '-D', ...tracking);
+      await dataplane.stop();
+      await cleanUp();
+    }
   });
 
   test('a planned end: new connections are refused, open ones go on', async () => {
