@@ -303,6 +303,8 @@ export class IpvsDataplane implements Dataplane {
       this.#missedAddresses ||= mayBeNodes(event, kernel.device);
       return;
     }
+    // Something that is gone has been told already: to look at the kernel for each of many would take long.
+    if ((this.#drift ?? this.#left) !== undefined && !mayBeNodes(event, kernel.device)) return;
     const meaning = meaningOf(event, this.family, kernel.device, mirror);
     if (meaning === 'node') this.#addressesHaveChanged();
     else if (meaning !== undefined) this.#drifted(meaning.gone);

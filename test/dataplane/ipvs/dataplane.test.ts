@@ -12,6 +12,7 @@ describe('IPVS mode on a kernel without IPVS', () => {
     'odd addresses',
     'addresses that others have',
     'an address that several interfaces have',
+    'all addresses go at once',
     'an address that comes while a sync is on',
     'what is left as it is',
     'the first sync after another mode',

@@ -53,6 +53,21 @@ const questions: Readonly<Record<string, () => Promise<void>>> = {
     assert.equal(serversAt('192.0.2.10'), 0);
   },
 
+  async 'all addresses go at once'() {
+    const routes = Array.from({ length: 50 }, (_, i) =>
+      makeRoute({ name: `shop/s${i}`, clusterIP: `10.96.1.${i}`, port: 80 }),
+    );
+    await driver.to(routes, true);
+    sh('ip link set lo up; ip addr flush dev kube-ipvs0; ip addr add 192.0.2.10/32 dev lo');
+    await resynced(2);
+    // Events come in order: only the first of 50 was looked at.
+    assert.match(driver.resyncs[0]!, /of kube-ipvs0 is gone/);
+    assert.deepEqual(driver.resyncs.slice(1), ['addresses of this node changed']);
+    assert.equal(driver.reports.filter(({ kind }) => kind === 'changedByOthers').length, 1);
+    await driver.to(routes, true);
+    assert.equal(bound().length, 50);
+  },
+
   async 'an address that comes while a sync is on'() {
     sh('ip link set lo up');
     await driver.to([], true);
