@@ -110,6 +110,16 @@ test('a Service that is fine has nothing to find', async () => {
   );
 });
 
+test('the ports of a sidecar are ports of the Pod', async () => {
+  const meshed = manifest({}).replace(
+    'containers: [{name: web, image: web, ports: [{containerPort: 8080, name: http}]}]',
+    'containers: [{name: web, image: web, ports: [{containerPort: 9090}]}], initContainers: [{name: mesh, restartPolicy: Always, ports: [{containerPort: 8080, name: http}]}]',
+  );
+  assert.match(meshed, /mesh/);
+  const { explanation } = await explain(meshed, toCluster);
+  assert.deepEqual(explanation.findings, []);
+});
+
 test('in userspace mode a UDP flow to the process is no stale flow', async () => {
   const udp = manifest({ slice: 'name: http, port: 8080, protocol: UDP' }).replace(
     '{name: http, port: 80,',

@@ -226,6 +226,33 @@ export const moreMistakes: readonly Mistake[] = [
     says: 'A rule that is not the service proxy\'s lets the packet pass, before the rules of the service proxy are asked: rule "-d 10.0.0.0/8 -j ACCEPT" in chain PREROUTING (nat PREROUTING).',
   },
   {
+    name: "a rule that is missing, before somebody else's that lets everything pass",
+    yaml: manifest({}),
+    args: [...toCluster, '--dump', 'FOLDER/rules.txt'],
+    files: {
+      'rules.txt': save('')
+        .replace('-d 10.96.0.20/32', '-d 10.96.0.21/32')
+        .replace('-j KUBE-SERVICES', '-j KUBE-SERVICES\n-A PREROUTING -s 10.0.0.0/8 -j ACCEPT'),
+    },
+    reason: 'rules_missing',
+    says: 'The rules do not translate the packet, though Service shop/web has endpoints: rules are missing. → Is the proxy running? pointsman diff shows what is missing.',
+  },
+  {
+    name: "a rule that is missing, before somebody else's that sends it elsewhere",
+    yaml: manifest({}),
+    args: [...toCluster, '--dump', 'FOLDER/rules.txt'],
+    files: {
+      'rules.txt': save('')
+        .replace('-d 10.96.0.20/32', '-d 10.96.0.21/32')
+        .replace(
+          '-j KUBE-SERVICES',
+          '-j KUBE-SERVICES\n-A PREROUTING -p tcp -j DNAT --to-destination 192.0.2.9:3128',
+        ),
+    },
+    reason: 'foreign_rule',
+    says: 'A rule that is not the service proxy\'s sends the packet to 192.0.2.9:3128, after the rules of the service proxy had none for it: rule "-p tcp -j DNAT --to-destination 192.0.2.9:3128" in chain PREROUTING (nat PREROUTING). → Rules of the proxy are missing: is it running? pointsman diff shows which.',
+  },
+  {
     name: 'a connection to a Pod that is gone',
     yaml: manifest({}),
     args: [...toCluster, '--conntrack', 'FOLDER/flows.txt'],

@@ -133,29 +133,37 @@ interface ForeignAct {
   readonly rule: string;
   readonly chain: string;
   readonly base: string;
+  /** The proxy's rules were asked before, and had none for the packet. */
+  readonly isBehind: boolean;
 }
+
+/** Where iptables has the jumps to the proxy's rules: what ends this chain ends the way to them. */
+const sharedChain = /^(?:ip6? )?nat (?:PREROUTING|OUTPUT)$/;
 
 /** Rules of others that take packets away from the proxy's, with their shares; each rule once. */
 function translatedByOthers(
   outcomes: readonly Outcome[],
   valid: ReadonlySet<string>,
+  mode: Case['mode'],
 ): [ForeignAct, number][] {
   const found = new Map<string, [ForeignAct, number]>();
   for (const outcome of outcomes) {
     const { kind, destination, steps, probability } = outcome;
     if (kind === 'endpoint' && valid.has(destination)) continue;
-    // In front of the routing decision, or at OUTPUT: elsewhere nothing is translated any more.
+    // An accept is the last word only in the chain that the proxy's jumps are in.
+    const canSpare = (kind === 'forward' || kind === 'node') && (mode === 'iptables' || mode === 'userspace');
     const step =
       kind === 'endpoint'
         ? steps.findLast(({ effect }) => effect.kind === 'dnat')
-        : kind === 'forward' || kind === 'node'
-          ? steps.find(
-              ({ effect, hook, base }) =>
-                effect.kind === 'accept' && /nat/.test(base) && (hook === 'prerouting' || hook === 'output'),
-            )
+        : canSpare
+          ? steps.find(({ effect, base }) => effect.kind === 'accept' && sharedChain.test(base))
           : undefined;
     if (step === undefined || step.rule === '' || isOurs(step)) continue;
     const { rule, chain, base, effect } = step;
+    const isBehind = steps
+      .slice(0, steps.indexOf(step))
+      .some((one) => one.hook === step.hook && asksProxy(one));
+    if (isBehind && effect.kind === 'accept') continue;
     const before = found.get(`${base} ${chain} ${rule}`);
     found.set(`${base} ${chain} ${rule}`, [
       {
@@ -164,11 +172,18 @@ function translatedByOthers(
         rule,
         chain,
         base,
+        isBehind,
       },
       (before?.[1] ?? 0) + probability,
     ]);
   }
   return [...found.values()];
+}
+
+/** The packet comes to rules of the proxy. */
+function asksProxy(step: Step): boolean {
+  const { effect } = step;
+  return isOurs(step) || (effect.kind === 'jump' && isOurs({ ...step, chain: effect.chain }));
 }
 
 /** TCP connections that go on to somebody who is no endpoint any more. */
@@ -203,13 +218,15 @@ export function goneEndpoints(given: Case, outcomes: readonly Outcome[], report:
   const route = decision?.route;
   if (route === undefined || rules.kind === 'wanted') return;
   const valid = new Set(route.reachable.map(({ key }) => key));
-  const foreign = translatedByOthers(outcomes, valid);
+  const foreign = translatedByOthers(outcomes, valid, given.mode);
   for (const [what, share] of foreign) {
     report(
       'cause',
       'foreign_rule',
-      `A rule ${what.writer} ${what.act(share > 0.999 ? 'the packet' : `${percent(share)} of the connections`)}, before the rules of the service proxy are asked: rule "${what.rule}" in chain ${what.chain} (${what.base}).`,
-      'Find out who wrote it; it has to leave addresses of Services out, or stand behind the rules of the proxy.',
+      `A rule ${what.writer} ${what.act(share > 0.999 ? 'the packet' : `${percent(share)} of the connections`)}, ${what.isBehind ? 'after the rules of the service proxy had none for it' : 'before the rules of the service proxy are asked'}: rule "${what.rule}" in chain ${what.chain} (${what.base}).`,
+      what.isBehind
+        ? `Rules of the proxy are missing: is it running? ${programName} diff shows which.`
+        : 'Find out who wrote it; it has to leave addresses of Services out, or stand behind the rules of the proxy.',
     );
   }
   if (foreign.length > 0) return;
