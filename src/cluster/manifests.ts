@@ -1,7 +1,16 @@
 /** Manifests from files: YAML or JSON, several documents a file, Lists, whole folders; into the same compact objects. */
 import { readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { LineCounter, isMap, isNode, isScalar, parseAllDocuments, parseDocument, visit } from 'yaml';
+import {
+  LineCounter,
+  isCollection,
+  isMap,
+  isNode,
+  isScalar,
+  parseAllDocuments,
+  parseDocument,
+  visit,
+} from 'yaml';
 import type { Document, ParseOptions, DocumentOptions, SchemaOptions, Tags } from 'yaml';
 import type { ApiObject, Kind } from '../api/objects.ts';
 import { fileReason } from '../config/fileError.ts';
@@ -224,6 +233,13 @@ class Collector implements Manifests {
       // Trees are large, and places are rarely asked for: what stands alone is read again then.
       const tree =
         documents.length === 1 ? (): Document => parseDocument(text, asKubectl) : (): Document => document;
+      const circle = text.includes('*') ? circularAlias(document) : undefined;
+      if (circle !== undefined) {
+        const { line, col } = lines.counter.linePos(at + circle);
+        const message = 'cannot be read: this alias is inside what it stands for';
+        this.problem({ file, line, column: col, message });
+        continue;
+      }
       let value: unknown;
       try {
         value = document.toJS();
@@ -397,10 +413,24 @@ function badAlias(document: Document): number {
   return at;
 }
 
+/** Where an alias stands that is inside the value of its own anchor. */
+function circularAlias(document: Document): number | undefined {
+  let at: number | undefined;
+  visit(document, {
+    Alias: (_, { source, range }, path) => {
+      if (!path.some((node) => isCollection(node) && node.anchor === source)) return undefined;
+      at = range?.[0] ?? 0;
+      return visit.BREAK;
+    },
+  });
+  return at;
+}
+
 /** Undefined: it is not one document without a fault. */
 function soundValue(text: string): { readonly value: unknown } | undefined {
   const document = parseDocument(text, asKubectl);
   if (document.errors.length > 0 || document.warnings.length > 0) return undefined;
+  if (text.includes('*') && circularAlias(document) !== undefined) return undefined;
   try {
     return { value: document.toJS() };
   } catch {

@@ -61,6 +61,21 @@ test('broken YAML costs its document', () => {
   assert.equal(objects[0]?.object.kind, 'Node');
 });
 
+test('an alias inside its own anchor costs its document', () => {
+  const circle = 'apiVersion: v1\nkind: Service\nmetadata: &m\n  name: a\n  namespace: *m\n';
+  const good = 'apiVersion: v1\nkind: Service\nmetadata: {name: b, labels: &l {a: b}, annotations: *l}\n';
+  const listed = `apiVersion: v1\nkind: List\nitems:\n- ${circle.trim().replaceAll('\n', '\n  ')}\n`;
+  const { objects, problems } = parseManifests('x.yaml', [circle, good, listed].join('---\n'));
+  assert.deepEqual(
+    objects.map(({ object }) => object.meta.name),
+    ['b'],
+  );
+  assert.deepEqual(problems.map(formatProblem), [
+    'x.yaml:5:14: cannot be read: this alias is inside what it stands for',
+    'x.yaml:18:16: cannot be read: this alias is inside what it stands for',
+  ]);
+});
+
 test('JSON and typed lists are read; a wrong version is refused', () => {
   const list = { apiVersion: 'v1', kind: 'NodeList', items: [{ metadata: { name: 'a' } }, 'junk'] };
   const read = parseManifests('n.json', JSON.stringify(list));
