@@ -1,5 +1,5 @@
 /** Takes TCP connections on one port, finds an endpoint that answers for each, and joins the two. */
-import { EPOLLIN, unwatchDescriptor, watchDescriptor, type Watcher } from '../../linux/epoll.ts';
+import { EPOLLIN, changeWatch, unwatchDescriptor, watchDescriptor, type Watcher } from '../../linux/epoll.ts';
 import { closeDescriptor, describeErrno } from '../../linux/ffi.ts';
 import { EAGAIN, acceptTcp, listenTcp, localPort, resetTcp, shortages } from '../../linux/tcp.ts';
 import type { Chooser, ListenAddress, Listener, ProxyContext } from './context.ts';
@@ -26,10 +26,15 @@ export class TcpListener implements Listener, Watcher {
     this.#context = context;
     this.#chooser = chooser;
     this.port = localPort(fd);
-    watchDescriptor(fd, EPOLLIN, this);
+    try {
+      watchDescriptor(fd, EPOLLIN, this);
+    } catch (error) {
+      closeDescriptor(fd);
+      throw error;
+    }
   }
 
-  /** Throws the SystemCallError of bind(2) or listen(2), e.g. EADDRINUSE. */
+  /** Throws the SystemCallError of bind(2), listen(2) or epoll_ctl(2), e.g. EADDRINUSE. */
   static open({ host, port }: ListenAddress, context: ProxyContext, chooser: Chooser): Promise<TcpListener> {
     return new Promise((resolve) => {
       resolve(new TcpListener(listenTcp(host, port, backlog), context, chooser));
@@ -77,8 +82,9 @@ export class TcpListener implements Listener, Watcher {
   #wait(why: string): void {
     this.#context.refused('socket_limit');
     this.#context.sockets.full(why);
-    unwatchDescriptor(this.#fd);
-    this.#pause = setTimeout(() => watchDescriptor(this.#fd, EPOLLIN, this), acceptPause);
+    // It stays watched: to begin anew could fail, at epoll's own limit.
+    changeWatch(this.#fd, 0);
+    this.#pause = setTimeout(() => changeWatch(this.#fd, EPOLLIN), acceptPause);
   }
 
   #take(client: number): void {
