@@ -4,7 +4,7 @@ import type { ChangeByOthers } from '../dataplane.ts';
 import type { Kernel } from './kernel.ts';
 import { setIds } from './names.ts';
 import type { NodeSide } from './nodeSide.ts';
-import { realKey, type Applied } from './plan.ts';
+import { realKey, sameServer, type Applied } from './plan.ts';
 import { compareRules } from './readRules.ts';
 import type { RuleSet } from './rules.ts';
 import { Turns } from './turns.ts';
@@ -73,12 +73,7 @@ async function wrongServer(
     if (mirror.wanted.server(key) === undefined) continue;
     const there = servers.get(key);
     if (there === undefined) return `virtual server ${key} is gone`;
-    if (
-      there.scheduler !== server.scheduler ||
-      there.flags !== server.flags ||
-      there.timeout !== server.timeout
-    )
-      return `virtual server ${key} is not as it was made`;
+    if (!sameServer(there, server)) return `virtual server ${key} is not as it was made`;
     const found = ipvs.listRealServers(server);
     if (found.length !== reals.size || found.some((one) => !reals.has(realKey(one))))
       return `real servers of ${key}`;

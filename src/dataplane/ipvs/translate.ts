@@ -7,7 +7,7 @@ import {
 } from '../../linux/netlink/ipvs/objects.ts';
 import { cidrContains, isUnspecified, parseCIDR } from '../../services/ip.ts';
 import type { Endpoint, Frontend, Route, ServicePort } from '../../services/types.ts';
-import { ipvsOutFilterChain, type SetId } from './names.ts';
+import type { SetId } from './names.ts';
 import { canBeBound, type NodeSide } from './nodeSide.ts';
 import type { Settings } from './settings.ts';
 
@@ -158,9 +158,4 @@ function virtualServer(
 
 function addressPort(ip: string, protocol: Protocol, port: number): string {
   return `${ip},${protocol.toLowerCase()}:${port}`;
-}
-
-/** The rule as iptables-restore reads it. */
-export function printOutFilter(args: string): string {
-  return `-A ${ipvsOutFilterChain} ${args}`;
 }

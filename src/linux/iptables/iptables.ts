@@ -247,7 +247,7 @@ export class Iptables {
 }
 
 /** The program says that the rule, chain or table it was to delete is not there. */
-export function isNotFound(result: RunResult): boolean {
+function isNotFound(result: RunResult): boolean {
   return /No chain\/target\/match by that name|No such file or directory|does a matching rule exist|does not exist/.test(
     result.stdout + result.stderr,
   );
