@@ -44,6 +44,22 @@ export const moreMistakes: readonly Mistake[] = [
     says: "EndpointSlice shop/web-1 has no label kubernetes.io/service-name, so it is nobody's: Service shop/web has no endpoints, so connections are refused (port unreachable). → Give it the label: kubectl label endpointslice -n shop web-1 kubernetes.io/service-name=web",
   },
   {
+    name: 'a slice of a Service that is gone, whose name only ends alike',
+    yaml: manifest({ owner: 'db' }),
+    args: toCluster,
+    reason: 'no_endpoints',
+    says: 'Service shop/web has no endpoints anywhere (there is no EndpointSlice for it), so connections are refused (port unreachable).',
+  },
+  {
+    name: 'a slice without the label in a namespace of a long name',
+    yaml: manifest({})
+      .replace('labels: {kubernetes.io/service-name: web}', 'labels: {}')
+      .replaceAll(/\bshop\b/g, 'web-shop-of-the-north'),
+    args: ['--from', '10.244.1.50', '--to', '10.96.0.20:80'],
+    reason: 'slice_label',
+    says: "EndpointSlice web-shop-of-the-north/web-1 has no label kubernetes.io/service-name, so it is nobody's: Service web-shop-of-the-north/web has no endpoints, so connections are refused (port unreachable). → Give it the label: kubectl label endpointslice -n web-shop-of-the-north web-1 kubernetes.io/service-name=web",
+  },
+  {
     name: 'a slice in another namespace',
     yaml: manifest({}).replace(
       '{name: web-1, namespace: shop, labels: {kubernetes.io',

@@ -114,8 +114,7 @@ export function noEndpoints(
     );
     return;
   }
-  const stray =
-    slices.length > 0 || info === undefined ? undefined : meant(info.name, catalog?.strayOwners ?? []);
+  const stray = slices.length > 0 || info === undefined ? undefined : misspeltOwner(info, catalog);
   if (stray !== undefined) {
     report(
       'cause',
@@ -137,6 +136,20 @@ export function noEndpoints(
     `${service} has no endpoints anywhere (${how}), ${refused}.`,
     adviceWithoutEndpoints(info),
   );
+}
+
+/** `namespace/name` of a Service that is not there, has slices, and is called almost as this one. */
+function misspeltOwner(
+  { namespace, service }: ServiceInfo,
+  catalog: Catalog | undefined,
+): string | undefined {
+  const prefix = `${namespace}/`;
+  const own = service.meta.name;
+  // Two letters that changed places are two edits; of short names that is much, so that the first letter has to be right.
+  const owners = (catalog?.strayOwners ?? []).filter((owner) => owner.startsWith(prefix + own.charAt(0)));
+  const names = owners.map((owner) => owner.slice(prefix.length));
+  const name = meant(own, names, Math.max(2, Math.floor(own.length / 3)));
+  return name === undefined ? undefined : prefix + name;
 }
 
 /** A slice that was probably meant for the Service, and is not taken for its own. */
