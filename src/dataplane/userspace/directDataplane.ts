@@ -133,9 +133,7 @@ export class DirectDataplane implements Dataplane {
   }
 
   relays(id: ServicePortId, port: number): boolean {
-    for (const listener of this.#served.get(id)?.listeners.values() ?? [])
-      if (listener.port === port) return true;
-    return false;
+    return this.#served.get(id)?.route.frontends.some((frontend) => frontend.port === port) ?? false;
   }
 
   /** As in the other form of the mode; the service addresses stay, too, and refuse. */
