@@ -54,8 +54,8 @@ export function splitAddresses(
 
 /**
  * A service's address can be put on kube-ipvs0. Not so loopback, whose every other port would be refused to the node's own
- * processes, link-local, multicast, broadcast and unspecified ones: of these the kernel refuses some, and takes others
- * without keeping them.
+ * processes, IPv6 link-local, multicast, broadcast and unspecified ones: of these the kernel refuses some, and takes
+ * others without keeping them.
  */
 export function canBeBound(address: string): boolean {
   const family = address.includes(':') ? 'IPv6' : 'IPv4';
