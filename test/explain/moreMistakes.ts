@@ -44,6 +44,19 @@ export const moreMistakes: readonly Mistake[] = [
     says: "EndpointSlice shop/web-1 has no label kubernetes.io/service-name, so it is nobody's: Service shop/web has no endpoints, so connections are refused (port unreachable). → Give it the label: kubectl label endpointslice -n shop web-1 kubernetes.io/service-name=web",
   },
   {
+    name: 'a misspelt label, and another namespace with the same application',
+    yaml: `${manifest({ endpoints: '' }).replace('labels: {app: web}', 'labels: {app: wbe}')}---
+kind: Pod
+apiVersion: v1
+metadata: {name: web-9, namespace: staging, labels: {app: web}}
+spec: {nodeName: node-2, containers: [{name: web, image: web}]}
+status: {podIP: 10.244.2.90, phase: Running}
+`,
+    args: toCluster,
+    reason: 'selector_matches_nothing',
+    says: "spec.selector of Service shop/web is app=web, which matches no Pod: Pod shop/web-1 has app=wbe; Pod staging/web-9 has these labels, but a selector finds only Pods of the Service's own namespace. Without a Pod it has no endpoints, so connections are refused (port unreachable). → Is spec.selector misspelt? Set it to app=wbe, or change the label. If it is right: make the Service in namespace staging, or the Pods in shop.",
+  },
+  {
     name: 'a slice of a Service that is gone, whose name only ends alike',
     yaml: manifest({ owner: 'db' }),
     args: toCluster,

@@ -50,21 +50,26 @@ export function noEndpoints(
       const abroad = catalog.pods.find((pod) =>
         Object.entries(selector).every(([key, value]) => pod.labels[key] === value),
       );
-      const but =
-        abroad !== undefined
-          ? `${abroad.name} has these labels, but a selector finds only Pods of the Service's own namespace`
-          : near === undefined
-            ? `there is no Pod like that in namespace ${info.namespace}`
-            : `${near.pod.name} has ${near.have}`;
+      const facts = [
+        ...(near === undefined ? [] : [`${near.pod.name} has ${near.have}`]),
+        ...(abroad === undefined
+          ? []
+          : [
+              `${abroad.name} has these labels, but a selector finds only Pods of the Service's own namespace`,
+            ]),
+      ];
+      const but = facts.join('; ') || `there is no Pod like that in namespace ${info.namespace}`;
+      const move =
+        abroad === undefined
+          ? ''
+          : `Make the Service in namespace ${abroad.namespace}, or the Pods in ${info.namespace}.`;
       report(
         'cause',
         'selector_matches_nothing',
         `spec.selector of ${service} is ${wanted}, which matches no Pod: ${but}. Without a Pod it has no endpoints, ${refused}.`,
-        abroad !== undefined
-          ? `Make the Service in namespace ${abroad.namespace}, or the Pods in ${info.namespace}.`
-          : near === undefined
-            ? 'Correct spec.selector, or create the Pods.'
-            : `Is spec.selector misspelt? Set it to ${near.have}, or change the label.`,
+        near === undefined
+          ? move || 'Correct spec.selector, or create the Pods.'
+          : `Is spec.selector misspelt? Set it to ${near.have}, or change the label.${move === '' ? '' : ` If it is right: ${move.charAt(0).toLowerCase()}${move.slice(1)}`}`,
       );
       return;
     }
