@@ -14,18 +14,20 @@ export function readTyped(question: Question): Question {
   return { ...question, from: readSender(question.from), to, protocol };
 }
 
-/** URLs, names of DNS, `PORT/tcp`. */
+/** URLs, names of DNS, `PORT/tcp`, what the kubelet tells Pods of a Service (`tcp://10.96.0.10:80`). */
 function readTarget(typed: string, protocol: string): Pick<Question, 'to' | 'protocol'> {
   const url = /^([a-z]+):\/\/([^/]+)(?:\/.*)?$/i.exec(typed);
   let to = typed;
   if (url !== null) {
     const [, scheme = '', host = ''] = url;
+    const hasPort = /:[a-z0-9-]+$/i.test(host);
+    if (hasPort && /^(tcp|udp|sctp)$/i.test(scheme)) return readTarget(`${host}/${scheme}`, protocol);
     const port = schemePorts[scheme.toLowerCase()];
-    if (port === undefined)
+    if (port === undefined && !hasPort)
       throw new UsageError(
         `--to: "${typed}": which port is ${scheme}? Write ADDRESS:PORT or NAMESPACE/SERVICE:PORT`,
       );
-    to = /:\d+$/.test(host) ? host : `${host}:${port}`;
+    to = hasPort ? host : `${host}:${port}`;
   }
   const suffix = /^(.*:[^/]+)\/(tcp|udp|sctp)$/i.exec(to);
   if (suffix !== null) {

@@ -110,6 +110,13 @@ test('a Service that is fine has nothing to find', async () => {
   );
 });
 
+test('of a node port, the rules of the node that is dialled are asked, whoever sends', async () => {
+  for (const from of ['node-2', '10.244.2.77']) {
+    const { explanation } = await explain(manifest({}), ['--from', from, '--to', '172.31.0.11:30080']);
+    assert.deepEqual(explanation.findings, [], from);
+  }
+});
+
 test('the ports of a sidecar are ports of the Pod', async () => {
   const meshed = manifest({}).replace(
     'containers: [{name: web, image: web, ports: [{containerPort: 8080, name: http}]}]',

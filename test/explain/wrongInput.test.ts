@@ -88,6 +88,9 @@ for (const [argv, code, message] of mistakes) {
 /** What people have at hand: URLs, names of DNS, kubectl's words. */
 for (const [asked, first] of [
   [['frontend', 'http://api/cart'], /^TCP 10\.244\.\S+ → 10\.96\.1\.0:80\nfrom Pod default\/frontend/],
+  [['frontend', 'tcp://10.96.1.0:80'], /^TCP \S+ → 10\.96\.1\.0:80\n/],
+  [['frontend', 'udp://10.96.1.0:80'], /^UDP \S+ → 10\.96\.1\.0:80\n/],
+  [['frontend', 'grpc://api.default:80'], /^TCP \S+ → 10\.96\.1\.0:80\n/],
   [['frontend', 'http://api.default.svc.cluster.local:80/'], /^TCP \S+ → 10\.96\.1\.0:80\n/],
   [['frontend', 'api.default.svc:http'], /^TCP \S+ → 10\.96\.1\.0:80\n/],
   [['frontend', 'api.default'], /^TCP \S+ → 10\.96\.1\.0:80\n/],

@@ -15,6 +15,8 @@ export function aboutRoute(given: Case, route: Route, info: ServiceInfo | undefi
   const sender = given.catalog?.podAt(packet.origin.address)?.node ?? '';
   if (
     packet.origin.kind === 'podElsewhere' &&
+    // Another node's rules leave node ports at this one's addresses alone.
+    decision?.frontend?.kind !== 'nodePort' &&
     sender !== '' &&
     world.nodeName !== '' &&
     sender !== world.nodeName
@@ -105,7 +107,7 @@ function goodToKnow(
   const { port } = route;
   const outside = packet.origin.kind === 'outside' && !world.isPod(packet.origin.address);
   const sender = outside ? catalog?.nodeAt(packet.origin.address) : undefined;
-  if (sender !== undefined) {
+  if (sender !== undefined && frontend?.kind !== 'nodePort') {
     report(
       'warning',
       'other_node',
