@@ -248,6 +248,8 @@ test('status: Services without endpoints are named, a few of them', () => {
   assert.doesNotMatch(named(0), /without an endpoint/);
   assert.match(named(2), /2 service ports .* refused\.\n {2}default\/s-0:\/TCP\n {2}default\/s-1:\/TCP\n\n/);
   assert.match(named(9), / {2}default\/s-2:\/TCP\n {2}… and 6 more\n/);
+  const both = statusLines({ ...status, families: [family, { ...family, family: 'IPv6' }] }).join('\n');
+  assert.match(both, /\n1 service port without an endpoint: .*\n {2}default\/typo:\/TCP\n\n/);
 });
 
 test('top: in 80 columns a long name leaves room for the numbers, and a note is not cut', () => {

@@ -37,10 +37,12 @@ export function statusLines(status: StatusDocument): string[] {
 }
 
 function unservedLines(families: readonly FamilyStatus[]): string[] {
-  const unserved = families.reduce((sum, family) => sum + family.unserved, 0);
-  if (unserved === 0) return [];
   // A Service of two families has the same name in both.
-  const names = [...new Set(families.flatMap(({ unservedPorts }) => unservedPorts))].slice(0, namesShown);
+  const known = new Set(families.flatMap(({ unservedPorts }) => unservedPorts));
+  const areAllKnown = families.every((family) => family.unserved === family.unservedPorts.length);
+  const unserved = areAllKnown ? known.size : families.reduce((sum, family) => sum + family.unserved, 0);
+  if (unserved === 0) return [];
+  const names = [...known].slice(0, namesShown);
   const lines = [
     `${count(unserved, 'service port')} without an endpoint: connections are refused.`,
     ...names.map((name) => `  ${name}`),
