@@ -145,7 +145,8 @@ function checkService(service: Service, { families }: Wanted, findings: Findings
     return;
   }
   if (service.clusterIP === '') {
-    const message = 'has no address yet (the API server gives it one): no rules are made for this Service';
+    const message =
+      'has no address yet (the API server gives it one): no rules are made for this Service; give it one here to see them';
     tell('warning', service, 'spec.clusterIP', 'no_cluster_ip', message);
     return;
   }

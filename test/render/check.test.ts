@@ -206,7 +206,7 @@ const cases: readonly (readonly [name: string, text: string, findings: readonly 
     'no address yet',
     service(`{${http}}`) + served,
     [
-      '{ports: [{na | warning: Service shop/web spec.clusterIP: has no address yet (the API server gives it one): no rules are made for this Service',
+      '{ports: [{na | warning: Service shop/web spec.clusterIP: has no address yet (the API server gives it one): no rules are made for this Service; give it one here to see them',
     ],
   ],
 ];
