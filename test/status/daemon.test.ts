@@ -6,6 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { dirname } from 'node:path';
 import type { LabCluster } from '../../src/lab/cluster/labCluster.ts';
 import { httpGet, HttpFailure } from '../../src/lab/net/http.ts';
+import { podNamespace } from '../../src/lab/net/network.ts';
 import type { ConnectionsDocument } from '../../src/status/connections.ts';
 import type { CountersDocument } from '../../src/status/documents.ts';
 import {
@@ -15,9 +16,11 @@ import {
   eventually,
   get,
   hold,
+  patience,
   pod,
   pointsman,
   programFromSource,
+  repeatSynOnce,
   service,
   socketPath,
   specOf,
@@ -118,7 +121,14 @@ for (const mode of ['iptables', 'nftables']) {
     test('a connection that nobody serves is counted as rejected, with its reason', async () => {
       const ip = await clusterIP(cluster, 'empty');
       const first = await freshCounters(cluster);
-      for (let i = 0; i < 4; i++) await assert.rejects(get(cluster, 'caller', ip), HttpFailure);
+      const { namespaces } = cluster.network;
+      const from = podNamespace('caller');
+      repeatSynOnce(namespaces, from);
+      for (let i = 0; i < 4; i++)
+        await assert.rejects(
+          httpGet(namespaces, from, `http://${ip}/`, patience['not answered']),
+          HttpFailure,
+        );
       const second = await freshCounters(cluster);
       // Inside one machine the refusal may come before connect has returned: then the kernel sends the SYN once more.
       const packets = refusedBecause(second, 'no_endpoints') - refusedBecause(first, 'no_endpoints');

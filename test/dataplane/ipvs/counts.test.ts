@@ -9,14 +9,14 @@ import { ServiceCounters } from '../../../src/status/counters/serviceCounters.ts
 import type { CountersDocument } from '../../../src/status/documents.ts';
 import {
   nameOf,
-  patience,
   playCases,
   services,
   type CounterWorld,
   type Step,
 } from '../../status/support/counterSuite.ts';
+import { patience, repeatSynOnce } from '../../status/support/lab.ts';
 import { makeRoute } from '../iptables/routes.ts';
-import { connectFrom, Driver, Node, whyNoIpvs } from './guest.ts';
+import { connectFrom, Driver, entrances, Node, whyNoIpvs } from './guest.ts';
 
 /** The last Pod is nobody's endpoint. */
 const podCount = 8;
@@ -75,8 +75,10 @@ class GuestWorld implements CounterWorld {
         loadBalancerIP: [`198.51.100.${10 + number}`, 80],
       } as const
     )[door];
+    const where = from === 'caller' ? caller : 'outside';
+    if (outcome === 'not answered') repeatSynOnce(entrances, where);
     for (let i = 0; i < times; i++) {
-      const connection = connectFrom(from === 'caller' ? caller : 'outside', 'tcp', ip, target);
+      const connection = connectFrom(where, 'tcp', ip, target);
       const { greeting } = await connection.first(patience[outcome]);
       connection.close();
       assert.equal(greeting !== undefined, outcome === 'answered', `${from} to ${to}`);

@@ -38,7 +38,7 @@ export interface Pod {
 }
 
 /** What the lab's servers and probes need of namespaces, for those made here; `''` is the node. */
-const entrances = {
+export const entrances = {
   enter: <T>(namespace: string, work: () => T): T =>
     namespace === '' ? work() : withNetworkNamespace(`/run/netns/${namespace}`, work),
 } as unknown as Namespaces;

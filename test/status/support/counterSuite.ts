@@ -15,7 +15,9 @@ import {
   endpointsKnown,
   eventually,
   get,
+  patience,
   pod,
+  repeatSynOnce,
   service,
   specOf,
   startLab,
@@ -188,9 +190,6 @@ function idOf(key: string): string {
   return `default/${nameOf(key)}:http/TCP`;
 }
 
-/** Milliseconds. Where no answer is expected: too short for a second SYN. */
-export const patience = { answered: 30_000, 'not answered': 600 };
-
 /** Where cases are played. */
 export interface CounterWorld {
   /** Who answered since it was last emptied: `SERVICE POD`. */
@@ -239,6 +238,7 @@ class LabWorld implements CounterWorld {
     const url = `http://${await this.#door(to, step.door ?? 'clusterIP')}/`;
     const { namespaces } = this.cluster.network;
     const where = from === 'caller' ? podNamespace(from) : from;
+    if (outcome === 'not answered') repeatSynOnce(namespaces, where);
     for (let i = 0; i < times; i++) {
       const answer = httpGet(namespaces, where, url, patience[outcome]);
       if (outcome === 'not answered') {

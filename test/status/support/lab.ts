@@ -1,11 +1,13 @@
 /** A lab cluster whose proxies count, and connections made in it. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LabCluster } from '../../../src/lab/cluster/labCluster.ts';
 import { httpGet } from '../../../src/lab/net/http.ts';
+import type { Namespaces } from '../../../src/lab/net/namespaces.ts';
 import { podNamespace } from '../../../src/lab/net/network.ts';
 import { connect, openClient } from '../../../src/lab/net/sockets.ts';
 import { asText, isObject, type JsonObject } from '../../../src/lab/scenario/generate.ts';
@@ -81,6 +83,14 @@ export function service(name: string, spec: JsonObject): JsonObject {
   return { apiVersion: 'v1', kind: 'Service', metadata: { name, namespace: 'default' }, spec };
 }
 
+/** Milliseconds. Where no answer is expected: too short for a second SYN, unless the machine is busy. */
+export const patience = { answered: 30_000, 'not answered': 600 };
+
+/** Clients in the namespace give up after two SYNs, however busy the machine is. */
+export function repeatSynOnce(namespaces: Pick<Namespaces, 'enter'>, namespace: string): void {
+  namespaces.enter(namespace, () => writeFileSync('/proc/sys/net/ipv4/tcp_syn_retries', '1'));
+}
+
 export async function eventually<T>(what: string, ask: () => Promise<T | undefined | false>): Promise<T> {
   const deadline = Date.now() + (inGuest ? 100_000 : 90_000);
   for (;;) {
@@ -123,7 +133,7 @@ export async function get(cluster: LabCluster, from: string, ip: string, port = 
   const { namespaces } = cluster.network;
   const where =
     cluster.network.nodes.some(({ name }) => name === from) || from === 'client' ? from : podNamespace(from);
-  const answer = await httpGet(namespaces, where, `http://${ip}:${port}/`, 30_000);
+  const answer = await httpGet(namespaces, where, `http://${ip}:${port}/`, patience.answered);
   assert.equal(answer.status, 200);
   return answer.headers['x-pod'] ?? '';
 }
