@@ -30,7 +30,8 @@ export interface RunResult {
 export const exitTimedOut = 124;
 export const exitNotStarted = 127;
 
-const defaultTimeout = 5 * 60_000;
+/** Milliseconds. */
+export const defaultTimeout = 5 * 60_000;
 
 /** Runs `argv[0]` with the remaining arguments and waits for its end. Never rejects because of what the program did. */
 export async function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {

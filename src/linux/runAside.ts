@@ -10,7 +10,15 @@ import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { getSystemErrorMap } from 'node:util';
 import * as trace from '../log/trace.ts';
-import { exitNotStarted, exitTimedOut, feed, lineSplitter, type RunOptions, type RunResult } from './exec.ts';
+import {
+  defaultTimeout,
+  exitNotStarted,
+  exitTimedOut,
+  feed,
+  lineSplitter,
+  type RunOptions,
+  type RunResult,
+} from './exec.ts';
 import { SystemCallError, closeDescriptor } from './ffi.ts';
 
 const libc = koffi.load(null);
@@ -41,7 +49,6 @@ const structSize = 512;
 const noSignals = Buffer.alloc(128);
 const allSignals = Buffer.alloc(128, 0xff);
 
-const defaultTimeout = 5 * 60_000;
 /** Milliseconds of one turn of the event loop that may go into what a program says. */
 const slice = 8;
 /** Milliseconds between two looks whether a program that has closed its output has ended. */

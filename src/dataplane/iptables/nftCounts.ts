@@ -10,10 +10,12 @@ import type { Family, Protocol } from '../../api/objects.ts';
 import type { Message } from '../../linux/netlink/message.ts';
 import { messageTypes, NFNL_SUBSYS_NFTABLES } from '../../linux/netlink/nftables/batch.ts';
 import { familyNumber } from '../../linux/netlink/nftables/objects.ts';
+import { nftablesEvents } from '../../linux/netlink/nftables/socket.ts';
 import { NETLINK_NETFILTER, NetlinkSocket, type NetlinkSocketOptions } from '../../linux/netlink/socket.ts';
 import type { ChangeSet, Route, RoutingTable } from '../../services/types.ts';
 import type { Meaning, Reading } from '../counts.ts';
 import { countingChain, ownedChains, refusalOf, type ChainOwner } from './counterMeaning.ts';
+import { Turns } from '../turns.ts';
 import type { RuleCounts } from './counts.ts';
 import {
   externalServicesChain,
@@ -25,11 +27,7 @@ import {
 } from './names.ts';
 import { readNftRule, RULE_CHAIN, RULE_TABLE, type NftRule } from './nftRule.ts';
 
-/** NFNLGRP_NFTABLES is 7. */
-const eventGroups = 1 << 6;
 const deletedRule = (NFNL_SUBSYS_NFTABLES << 8) | messageTypes.deleteRule;
-/** The event loop is not held up longer, in milliseconds. */
-const turn = 8;
 const sharedChains = [
   ['nat', postroutingChain],
   ['filter', servicesChain],
@@ -123,16 +121,14 @@ export class NftCounts implements RuleCounts {
    * for each.
    */
   async #readRoutes(socket: NetlinkSocket, routes: Iterable<Route>, readings: Reading[]): Promise<void> {
-    let until = performance.now() + turn;
+    const turns = new Turns();
     for (const route of routes) {
       const { name, protocol, affinitySeconds, id } = route.port;
       for (const [chain, owner] of ownedChains(route)) {
         this.#readChain(socket, chain, (rule) => {
           if (rule.target === 'DNAT') readings.push(readingOf(rule, { kind: 'endpoint', ...owner }));
         });
-        if (performance.now() < until) continue;
-        await new Promise((resolve) => setImmediate(resolve));
-        until = performance.now() + turn;
+        await turns.pause();
       }
       if (affinitySeconds === 0) continue;
       const hash = serviceHash(name, protocol);
@@ -178,7 +174,7 @@ export class NftCounts implements RuleCounts {
   #listen(): void {
     let events: NetlinkSocket;
     try {
-      events = this.#open({ protocol: NETLINK_NETFILTER, groups: eventGroups, receiveBuffer: 16 << 20 });
+      events = this.#open({ protocol: NETLINK_NETFILTER, groups: nftablesEvents, receiveBuffer: 16 << 20 });
     } catch {
       // Rules are in force, which is what matters; the next sync tries again.
       return;

@@ -7,7 +7,7 @@ import type { Logger } from '../../log/logger.ts';
 import type { Kernel } from './kernel.ts';
 import { printOperation, realKey, realServer, type Applied, type Operation, type Plan } from './plan.ts';
 import type { Retirement } from './retirement.ts';
-import { Turns } from './turns.ts';
+import { Turns } from '../turns.ts';
 
 export interface Target {
   readonly family: Family;

@@ -8,6 +8,7 @@ import { serverFamily, type ServerIdentity } from '../../linux/netlink/ipvs/obje
 import { formatAddressPort } from '../../services/ip.ts';
 import type { RoutingTable, ServicePortId } from '../../services/types.ts';
 import { countedRule, refused, type CounterSource, type Meaning, type Reading } from '../counts.ts';
+import { Turns } from '../turns.ts';
 import { openIpvs } from './checks.ts';
 import {
   dropChain,
@@ -19,8 +20,6 @@ import {
 } from './names.ts';
 
 const tables: readonly RuleTable[] = ['nat', 'filter', 'mangle'];
-/** The event loop is not held up longer, in milliseconds. */
-const turn = 8;
 const protocols: Readonly<Record<string, Protocol>> = {
   tcp: 'TCP',
   udp: 'UDP',
@@ -137,7 +136,7 @@ async function readServers(family: Family, owners: FrontendOwners, readings: Rea
   const ipvs = openIpvs();
   try {
     const statistics = ipvs.serverStatistics();
-    let until = performance.now() + turn;
+    const turns = new Turns();
     for (const { server, connections } of statistics.values()) {
       if (serverFamily(server) !== family) continue;
       const id = owners.of(server);
@@ -152,9 +151,7 @@ async function readServers(family: Family, owners: FrontendOwners, readings: Rea
           meaning: { kind: 'endpoint', id, endpoint },
           packets: Number(count),
         });
-      if (performance.now() < until) continue;
-      await new Promise((resolve) => setImmediate(resolve));
-      until = performance.now() + turn;
+      await turns.pause();
     }
   } finally {
     ipvs.close();

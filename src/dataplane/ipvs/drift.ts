@@ -7,7 +7,7 @@ import type { NodeSide } from './nodeSide.ts';
 import { realKey, sameServer, type Applied } from './plan.ts';
 import { compareRules } from './readRules.ts';
 import type { RuleSet } from './rules.ts';
-import { Turns } from './turns.ts';
+import { Turns } from '../turns.ts';
 import type { Wanted } from './wanted.ts';
 
 /** State of the last good sync. */

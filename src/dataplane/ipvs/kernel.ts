@@ -11,7 +11,7 @@ import { weightsOf, type Applied, type AppliedServer } from './plan.ts';
 import { foreignReference } from './readRules.ts';
 import { printRules } from './rules.ts';
 import { SetInTheWay, Sets } from './sets.ts';
-import { Turns } from './turns.ts';
+import { Turns } from '../turns.ts';
 
 export interface Kernel {
   readonly ipvs: Ipvs;

@@ -11,12 +11,10 @@ import {
   type TableName,
 } from '../../linux/netlink/nftables/objects.ts';
 import { printElement, printRule } from '../../linux/netlink/nftables/print.ts';
-import { readEvent, type NftEvent } from '../../linux/netlink/nftables/socket.ts';
+import { nftablesEvents, readEvent, type NftEvent } from '../../linux/netlink/nftables/socket.ts';
 import { NFGENMSG_LENGTH, attributesOf, type Message } from '../../linux/netlink/message.ts';
 import { NETLINK_NETFILTER, NetlinkSocket } from '../../linux/netlink/socket.ts';
 
-/** NFNLGRP_NFTABLES is 7. */
-const eventGroups = 1 << 6;
 const deleteElement = (NFNL_SUBSYS_NFTABLES << 8) | messageTypes.deleteSetElement;
 const newGeneration = (NFNL_SUBSYS_NFTABLES << 8) | messageTypes.newGeneration;
 /** NFTA_TABLE_NAME, and the table's name in chains, rules, sets and elements. */
@@ -47,7 +45,7 @@ export class TableWatch {
   #unfinishedChanges = 0;
   readonly #socket = new NetlinkSocket({
     protocol: NETLINK_NETFILTER,
-    groups: eventGroups,
+    groups: nftablesEvents,
     receiveBuffer: 64 << 20,
   });
 

@@ -27,8 +27,8 @@ import { NETLINK_NETFILTER, NetlinkSocket } from '../socket.ts';
 /** Of BATCH_END: a netlink header and struct nfgenmsg. */
 const batchEndLength = HEADER_LENGTH + NFGENMSG_LENGTH;
 const subsystem = NFNL_SUBSYS_NFTABLES << 8;
-/** NFNLGRP_NFTABLES is 7. */
-const eventGroups = 1 << 6;
+/** Groups of a socket that hears every change of the ruleset: NFNLGRP_NFTABLES is 7. */
+export const nftablesEvents = 1 << 6;
 
 /** A hash table of 100,000 elements is moved within two of them. */
 const dumpAttempts = 10;
@@ -299,7 +299,7 @@ export function watchNftables(
 ): () => void {
   const socket = new NetlinkSocket({
     protocol: NETLINK_NETFILTER,
-    groups: eventGroups,
+    groups: nftablesEvents,
     receiveBuffer: 16 << 20,
   });
   socket.subscribe((message) => {
